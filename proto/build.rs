@@ -1,0 +1,17 @@
+//! Compiles the protocol without a system protoc, and keeps the descriptors for server reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const FILES: [&str; 4] =
+    ["chorale/v1/classifier.proto", "chorale/v1/feature.proto", "chorale/v1/inference.proto", "chorale/v1/model.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=chorale");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
