@@ -1,0 +1,205 @@
+//! The one table that maps every error to its gRPC code.
+//!
+//! A crate's own errors become a [`Failure`] at its service boundary; a [`Failure`] becomes a [`Status`] with
+//! `google.rpc` details, and comes back from one unchanged, so that a gateway hands on what a feature service said.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The `ErrorInfo.domain` of every error.
+pub const DOMAIN: &str = "chorale.v1";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal => $code:ident, $retry_millis:expr;)*) => {
+        /// Why a call failed. `proto/chorale/v1/classifier.proto` tells callers what to do about each.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The `ErrorInfo.reason`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The gRPC status code.
+            #[must_use]
+            pub const fn code(self) -> Code {
+                match self { $(Self::$variant => Code::$code,)* }
+            }
+
+            /// How long a caller should wait before it tries again; `None` if trying again will not help.
+            #[must_use]
+            pub const fn retry_after(self) -> Option<Duration> {
+                let millis: u64 = match self { $(Self::$variant => $retry_millis,)* };
+                if millis == 0 { None } else { Some(Duration::from_millis(millis)) }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No audio bytes came.
+    AudioEmpty = "AUDIO_EMPTY" => InvalidArgument, 0;
+    /// No known container or codec.
+    AudioUnsupported = "AUDIO_UNSUPPORTED" => InvalidArgument, 0;
+    /// Nothing in a known container can be decoded.
+    AudioUnreadable = "AUDIO_UNREADABLE" => InvalidArgument, 0;
+    /// Less than one second of audio.
+    AudioTooShort = "AUDIO_TOO_SHORT" => InvalidArgument, 0;
+    /// The audio is not what its digest promised.
+    DigestMismatch = "DIGEST_MISMATCH" => InvalidArgument, 0;
+    /// The messages or options are not as the protocol describes.
+    RequestInvalid = "REQUEST_INVALID" => InvalidArgument, 0;
+    /// A limit was hit.
+    LimitExceeded = "LIMIT_EXCEEDED" => ResourceExhausted, 0;
+    /// Load was shed.
+    Overloaded = "OVERLOADED" => ResourceExhausted, 500;
+    /// The caller's deadline passed.
+    DeadlineExceeded = "DEADLINE_EXCEEDED" => DeadlineExceeded, 0;
+    /// Two parts of the cluster disagree on the feature contract.
+    FeatureMismatch = "FEATURE_MISMATCH" => FailedPrecondition, 0;
+    /// A part of the cluster is away.
+    DependencyUnavailable = "DEPENDENCY_UNAVAILABLE" => Unavailable, 1_000;
+    /// This replica is shutting down.
+    Draining = "DRAINING" => Unavailable, 100;
+    /// The caller went away.
+    Cancelled = "CANCELLED" => Cancelled, 0;
+    /// A bug.
+    Internal = "INTERNAL" => Internal, 0;
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A failed call, on its way to the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Why.
+    pub reason: Reason,
+    /// What is wrong and what to do about it, in words.
+    pub message: String,
+    /// Facts for a program: a limit's name and value, a position.
+    pub metadata: HashMap<String, String>,
+    /// The field of the request that is wrong.
+    pub field: Option<String>,
+    /// How long to wait before trying again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure with its reason's usual retry delay.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            metadata: HashMap::new(),
+            field: None,
+            retry_after: reason.retry_after(),
+        }
+    }
+
+    /// A request that breaks the protocol in `field`.
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(Reason::RequestInvalid, message) }
+    }
+
+    /// A limit that was hit: its name as in `GetModelResponse.limits` or the configuration, and its value.
+    pub fn limit(name: &str, value: impl fmt::Display, message: impl Into<String>) -> Self {
+        Self::new(Reason::LimitExceeded, message).with("limit", name).with("value", value)
+    }
+
+    /// Adds a fact for a program.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl fmt::Display) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Reads a status that another part of the cluster, or its transport, gave.
+    #[must_use]
+    pub fn from_status(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN);
+        let reason = info
+            .and_then(|info| Reason::ALL.iter().copied().find(|reason| reason.name() == info.reason))
+            .unwrap_or_else(|| Self::reason_of_foreign(status.code()));
+        Self {
+            reason,
+            message: status.message().to_owned(),
+            metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+            field: details
+                .bad_request()
+                .and_then(|request| request.field_violations.first())
+                .map(|violation| violation.field.clone()),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay).or(reason.retry_after()),
+        }
+    }
+
+    /// A status without our details comes from a transport or a proxy.
+    fn reason_of_foreign(code: Code) -> Reason {
+        match code {
+            Code::Cancelled => Reason::Cancelled,
+            Code::DeadlineExceeded => Reason::DeadlineExceeded,
+            Code::InvalidArgument => Reason::RequestInvalid,
+            Code::FailedPrecondition => Reason::FeatureMismatch,
+            Code::ResourceExhausted | Code::OutOfRange => Reason::LimitExceeded,
+            Code::Unavailable | Code::Unknown => Reason::DependencyUnavailable,
+            _ => Reason::Internal,
+        }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        let mut details = ErrorDetails::with_error_info(failure.reason.name(), DOMAIN, failure.metadata);
+        if let Some(field) = failure.field {
+            details.add_bad_request_violation(field, failure.message.clone());
+        }
+        if failure.retry_after.is_some() {
+            details.set_retry_info(failure.retry_after);
+        }
+        Self::with_error_details(failure.reason.code(), failure.message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_survives_the_wire() {
+        for &reason in Reason::ALL {
+            let sent = Failure { field: Some("options.pcm".to_owned()), ..Failure::new(reason, "what happened") }
+                .with("limit", "max_audio_bytes");
+            let status = Status::from(sent.clone());
+            assert_eq!(status.code(), reason.code());
+            assert_eq!(Failure::from_status(&status), sent);
+        }
+    }
+
+    #[test]
+    fn a_foreign_status_keeps_its_meaning() {
+        let failure = Failure::from_status(&Status::unavailable("connection refused"));
+        assert_eq!(failure.reason, Reason::DependencyUnavailable);
+        assert!(failure.retry_after.is_some());
+        assert_eq!(Failure::from_status(&Status::data_loss("?")).reason, Reason::Internal);
+    }
+
+    #[test]
+    fn callers_find_every_reason_in_the_public_protocol() {
+        let protocol = include_str!("../../../proto/chorale/v1/classifier.proto");
+        for reason in Reason::ALL {
+            assert!(protocol.contains(reason.name()), "{reason} is not documented");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The process's metrics: one registry, and what every role measures.
+//!
+//! Each crate keeps its metrics in one file of this name and registers them here, as `chorale_<role>_<what>_<unit>`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::{metrics::info::Info, registry::Registry};
+
+/// The registry of one process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+}
+
+impl Metrics {
+    /// A registry that holds `chorale_build_info`.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("chorale");
+        registry.register("build", "The running build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry: Arc::new(Mutex::new(registry)) }
+    }
+
+    /// Registers a role's metrics under `chorale_<role>_`.
+    pub fn register<T>(&self, role: &'static str, register: impl FnOnce(&mut Registry) -> T) -> T {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        register(registry.sub_registry_with_prefix(role))
+    }
+
+    /// Everything, as OpenMetrics text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        // Writing to a string fails only if a metric's own encoder does, and then what came before still stands.
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &registry) {
+            tracing::error!(%error, "metrics were not encoded");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Upper bounds of latency histograms, in seconds: 1 ms to about two minutes.
+pub fn latency_buckets() -> impl Iterator<Item = f64> {
+    prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 18)
+}

@@ -1,0 +1,190 @@
+//! A role's gRPC server: bound first, then served with health, reflection, keep-alive and an orderly end.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::RoutesBuilder,
+    transport::{Server, server::TcpIncoming},
+};
+
+use crate::{health::Readiness, shutdown::ShutdownConfig};
+
+/// How often an idle connection is asked whether the other side still lives, and how long it may take to answer.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that a peer may send ahead of the application on one stream and on one connection: the memory that slow
+/// readers cost, and, over the round-trip time, the highest rate of an upload.
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// A server that cannot start, or that failed while it served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address is taken or not ours.
+    #[error("{what}: cannot listen on {address}: {source}; choose another address, or port 0 for a free one")]
+    Bind {
+        /// The role, or the admin port.
+        what: &'static str,
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The descriptors that reflection serves are broken.
+    #[error("{what}: reflection cannot be served: {source}")]
+    Reflection {
+        /// The role.
+        what: &'static str,
+        /// Why not.
+        source: tonic_reflection::server::Error,
+    },
+    /// The transport failed.
+    #[error("{what}: {source}")]
+    Transport {
+        /// The role.
+        what: &'static str,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The server's task panicked.
+    #[error("{what}: the server stopped unexpectedly: {source}")]
+    Stopped {
+        /// The role.
+        what: &'static str,
+        /// How.
+        source: tokio::task::JoinError,
+    },
+}
+
+/// A bound address that does not answer yet.
+#[derive(Debug)]
+pub struct BoundServer {
+    role: &'static str,
+    incoming: TcpIncoming,
+    address: SocketAddr,
+}
+
+impl BoundServer {
+    /// Binds `listen` for `role`. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub fn bind(role: &'static str, listen: SocketAddr) -> Result<Self, ServerError> {
+        let bind_error = |source| ServerError::Bind { what: role, address: listen, source };
+        let incoming = TcpIncoming::bind(listen).map_err(bind_error)?.with_nodelay(Some(true));
+        let address = incoming.local_addr().map_err(bind_error)?;
+        Ok(Self { role, incoming, address })
+    }
+
+    /// The address that was bound.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves `routes` beside health and reflection until `drain` is cancelled and the calls in flight have ended.
+    ///
+    /// `service` is the full name of the role's service; `readiness` tells health whether it is ready.
+    ///
+    /// # Errors
+    /// If reflection cannot be served.
+    pub fn serve(
+        self,
+        service: &'static str,
+        mut routes: RoutesBuilder,
+        readiness: Readiness,
+        drain: CancellationToken,
+    ) -> Result<RunningRole, ServerError> {
+        let Self { role, incoming, address } = self;
+        let (reporter, health) = tonic_health::server::health_reporter();
+        readiness.report(service, reporter);
+
+        let reflection_error = |source| ServerError::Reflection { what: role, source };
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(chorale_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // Clients decode the details of errors with these.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+                .with_service_name(service)
+                .with_service_name("grpc.health.v1.Health")
+        };
+        routes
+            .add_service(health)
+            .add_service(reflection().build_v1().map_err(reflection_error)?)
+            .add_service(reflection().build_v1alpha().map_err(reflection_error)?);
+
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .add_routes(routes.routes())
+            .serve_with_incoming_shutdown(incoming, drain.clone().cancelled_owned());
+        let task = tokio::spawn(server);
+        tracing::info!(role, %address, "listening");
+        Ok(RunningRole { role, service, address, readiness, drain, task })
+    }
+}
+
+/// A role that serves.
+#[derive(Debug)]
+pub struct RunningRole {
+    role: &'static str,
+    service: &'static str,
+    address: SocketAddr,
+    readiness: Readiness,
+    drain: CancellationToken,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl RunningRole {
+    /// The address that the role answers on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The full name of the role's service.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.service
+    }
+
+    /// Waits until the role is ready for traffic.
+    pub async fn ready(&self) {
+        self.readiness.ready(self.service).await;
+    }
+
+    /// Waits until the server has ended: an error unless the role drained.
+    ///
+    /// # Errors
+    /// If the transport failed or the server panicked.
+    pub async fn ended(&mut self) -> Result<(), ServerError> {
+        let what = self.role;
+        match (&mut self.task).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(ServerError::Transport { what, source }),
+            Err(source) => Err(ServerError::Stopped { what, source }),
+        }
+    }
+
+    /// Withdraws readiness, waits for `delay`, takes no new calls, and gives those in flight `grace` to finish.
+    pub async fn drain(mut self, shutdown: &ShutdownConfig) {
+        let role = self.role;
+        self.readiness.withdraw(self.service);
+        tokio::time::sleep(shutdown.delay).await;
+        tracing::info!(role, grace = ?shutdown.grace, "draining");
+        self.drain.cancel();
+        match tokio::time::timeout(shutdown.grace, self.ended()).await {
+            Ok(Ok(())) => tracing::info!(role, "drained"),
+            Ok(Err(error)) => tracing::error!(role, %error, "ended badly"),
+            Err(_) => {
+                tracing::warn!(role, "calls were still in flight when the grace period ended: cut off");
+                self.task.abort();
+            }
+        }
+    }
+}
