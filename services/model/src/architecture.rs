@@ -1,0 +1,171 @@
+//! The shape of the network: MusiCNN on 24 frames a second.
+//!
+//! MusiCNN (musicnn 0.1.0) looks at 96 mel bands of 16 kHz audio, 62.5 frames a second. An adapter computes those bands
+//! from ours, and every kernel over time is resampled to our frames, so that the filters answer to the same music.
+
+use std::collections::BTreeMap;
+
+/// The name of this architecture in `model.json`.
+pub const ARCHITECTURE: &str = "musicnn-24fps";
+
+/// Features of a chunk after pooling over time: the maximum and the mean of 753 channels, interleaved.
+pub const POOLED_FEATURES: usize = 2 * (FRONT_CHANNELS + MID_LAYERS * MID_CHANNELS);
+/// Features of a chunk after the first dense layer.
+pub const EMBEDDING_FEATURES: usize = 200;
+
+/// Bands of the network's own mel scale.
+pub(crate) const BANDS: usize = 96;
+/// Added to every variance before its root is taken.
+pub(crate) const NORM_EPSILON: f32 = 1e-3;
+/// Channels of the front end.
+pub(crate) const FRONT_CHANNELS: usize = 2 * TIMBRAL_FILTERS + 3 * TEMPORAL_FILTERS;
+/// Layers between the front end and the pooling.
+pub(crate) const MID_LAYERS: usize = 3;
+/// Channels of each of those layers.
+pub(crate) const MID_CHANNELS: usize = 64;
+/// The kernel over time of the timbral filters and of the layers in the middle.
+pub(crate) const SHORT_TIME: TimeKernel = TimeKernel::resampled(7);
+
+const TIMBRAL_FILTERS: usize = 204;
+const TEMPORAL_FILTERS: usize = 51;
+
+/// A part of the front end whose filters span several bands and a short time, in the order of the channels.
+pub(crate) const TIMBRAL: [FrontPart; 2] = [
+    FrontPart { name: "timbral_low", filters: TIMBRAL_FILTERS, time: SHORT_TIME, bands: 38 },
+    FrontPart { name: "timbral_high", filters: TIMBRAL_FILTERS, time: SHORT_TIME, bands: 67 },
+];
+/// The parts of the front end whose filters span one band and a long time, in the order of the channels.
+pub(crate) const TEMPORAL: [FrontPart; 3] = [
+    FrontPart { name: "temporal_long", filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(128), bands: 1 },
+    FrontPart { name: "temporal_medium", filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(64), bands: 1 },
+    FrontPart { name: "temporal_short", filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(32), bands: 1 },
+];
+
+/// Filters of one shape in the front end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrontPart {
+    pub(crate) name: &'static str,
+    pub(crate) filters: usize,
+    pub(crate) time: TimeKernel,
+    /// Neighbouring bands under one filter.
+    pub(crate) bands: usize,
+}
+
+/// How far a kernel reaches in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeKernel {
+    /// Taps of the original kernel, 16 ms each.
+    pub(crate) original_taps: usize,
+    /// Taps before the one at the frame itself.
+    pub(crate) before: usize,
+    /// All taps, one a frame.
+    pub(crate) taps: usize,
+}
+
+impl TimeKernel {
+    /// The reach of a kernel of `original_taps` after resampling to whole frames, rounded outwards.
+    const fn resampled(original_taps: usize) -> Self {
+        let (left, right) = Self::original_reach(original_taps);
+        let before = (left * FRAMES_PER_1000_TAPS).div_ceil(1_000);
+        let after = (right * FRAMES_PER_1000_TAPS).div_ceil(1_000);
+        Self { original_taps, before, taps: before + 1 + after }
+    }
+
+    /// Taps left and right of the centre. An even kernel reaches further right: TensorFlow's `same` padding.
+    pub(crate) const fn original_reach(original_taps: usize) -> (usize, usize) {
+        ((original_taps - 1) / 2, original_taps / 2)
+    }
+}
+
+/// Frames of ours in 1000 taps of MusiCNN: 16 s.
+pub(crate) const FRAMES_PER_1000_TAPS: usize = 16 * crate::contract::FRAMES_PER_SECOND as usize;
+
+/// Whether a tensor comes before the pooled features.
+pub(crate) fn is_backbone(name: &str) -> bool {
+    ["adapter.", "input_norm.", "front.", "mid."].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Every tensor of a model with `labels` labels: its name and shape.
+pub(crate) fn tensors(labels: usize) -> BTreeMap<String, Vec<usize>> {
+    let mut table = backbone_tensors(|time| time.taps);
+    table.insert("adapter.weight".to_owned(), vec![BANDS, crate::contract::MEL_BANDS]);
+    table.insert("adapter.bias".to_owned(), vec![BANDS]);
+    insert_head(&mut table, "genres", labels);
+    table
+}
+
+/// Every tensor of the original MusiCNN with `tags` tags.
+pub(crate) fn original_tensors(tags: usize) -> BTreeMap<String, Vec<usize>> {
+    let mut table = backbone_tensors(|time| time.original_taps);
+    insert_head(&mut table, "tags", tags);
+    table
+}
+
+fn backbone_tensors(taps: impl Fn(TimeKernel) -> usize) -> BTreeMap<String, Vec<usize>> {
+    let mut table = BTreeMap::new();
+    insert_norm(&mut table, "input_norm", 1);
+    for part in TIMBRAL.into_iter().chain(TEMPORAL) {
+        let name = format!("front.{}", part.name);
+        insert_convolution(&mut table, &name, [part.filters, 1, taps(part.time), part.bands]);
+    }
+    for (layer, name) in mid_layers().into_iter().enumerate() {
+        insert_convolution(&mut table, &name, [MID_CHANNELS, 1, taps(SHORT_TIME), mid_inputs(layer)]);
+    }
+    table
+}
+
+/// The names of the layers in the middle, in order.
+pub(crate) fn mid_layers() -> [String; MID_LAYERS] {
+    std::array::from_fn(|layer| format!("mid.{layer}"))
+}
+
+/// Channels that go into a layer in the middle.
+pub(crate) const fn mid_inputs(layer: usize) -> usize {
+    if layer == 0 { FRONT_CHANNELS } else { MID_CHANNELS }
+}
+
+fn insert_convolution(table: &mut BTreeMap<String, Vec<usize>>, name: &str, shape: [usize; 4]) {
+    table.insert(format!("{name}.conv.weight"), shape.to_vec());
+    table.insert(format!("{name}.conv.bias"), vec![shape[0]]);
+    insert_norm(table, &format!("{name}.norm"), shape[0]);
+}
+
+fn insert_norm(table: &mut BTreeMap<String, Vec<usize>>, name: &str, channels: usize) {
+    for part in ["weight", "bias", "running_mean", "running_var"] {
+        table.insert(format!("{name}.{part}"), vec![channels]);
+    }
+}
+
+fn insert_head(table: &mut BTreeMap<String, Vec<usize>>, output: &str, outputs: usize) {
+    insert_norm(table, "pool_norm", POOLED_FEATURES);
+    insert_norm(table, "dense_norm", EMBEDDING_FEATURES);
+    for (name, outputs, inputs) in
+        [("dense", EMBEDDING_FEATURES, POOLED_FEATURES), (output, outputs, EMBEDDING_FEATURES)]
+    {
+        table.insert(format!("{name}.weight"), vec![outputs, inputs]);
+        table.insert(format!("{name}.bias"), vec![outputs]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_reach_as_far_as_the_original_rounded_outwards() {
+        let reach = |taps| {
+            let kernel = TimeKernel::resampled(taps);
+            (kernel.taps, kernel.before)
+        };
+        assert_eq!(reach(7), (5, 2));
+        assert_eq!(reach(32), (14, 6));
+        assert_eq!(reach(64), (26, 12));
+        assert_eq!(reach(128), (51, 25));
+    }
+
+    #[test]
+    fn there_are_753_channels_before_the_pooling() {
+        assert_eq!(FRONT_CHANNELS, 561);
+        assert_eq!(POOLED_FEATURES, 1_506);
+    }
+}

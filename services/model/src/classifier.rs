@@ -1,0 +1,142 @@
+//! A model on a device, ready to classify.
+
+use candle_core::Device;
+
+use crate::{
+    Backbone, DeviceSpec, Head, Manifest, ModelError, ModelFolder, Result, contract::CHUNK_CELLS, probabilities,
+};
+
+/// A model on a device. One thread owns it; on the CPU, `RAYON_NUM_THREADS` threads help with every batch.
+pub struct Classifier {
+    manifest: Manifest,
+    device: DeviceSpec,
+    backbone: Backbone,
+    head: Head,
+}
+
+impl Classifier {
+    /// Puts a model onto a device.
+    ///
+    /// # Errors
+    /// Those of [`DeviceSpec::open`], and where the device is out of memory.
+    pub fn load(folder: &ModelFolder, device: DeviceSpec) -> Result<Self> {
+        let opened: Device = device.open()?;
+        Ok(Self {
+            manifest: folder.manifest().clone(),
+            device,
+            backbone: Backbone::new(folder.weights(), &opened)?,
+            head: Head::new(folder.weights(), folder.manifest().labels.len(), &opened)?,
+        })
+    }
+
+    /// The probabilities of every label, for every chunk of a batch, in one forward pass. Chunks are those of the feature
+    /// contract: `[mel band][frame]`, one byte a cell. What else is in the batch changes no probability by more than 1e-6.
+    ///
+    /// # Errors
+    /// [`ModelError::ChunkSize`], [`ModelError::Compute`] where the device fails, or [`ModelError::NotFiniteAnswer`].
+    pub fn classify(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>> {
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let logits = self.head.logits(&self.backbone.pooled(chunks)?)?.to_vec2::<f32>()?;
+        let answers: Vec<Vec<f32>> =
+            logits.iter().map(|logits| probabilities(logits, self.manifest.temperature)).collect();
+        if answers.iter().flatten().all(|probability| probability.is_finite()) {
+            Ok(answers)
+        } else {
+            Err(ModelError::NotFiniteAnswer(self.manifest.version.clone()))
+        }
+    }
+
+    /// Runs one forward pass over `batch` chunks of silence, so that the first real one does not pay for the device's
+    /// start.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn warm_up(&self, batch: usize) -> Result<()> {
+        let silence = vec![0_u8; CHUNK_CELLS];
+        self.classify(&vec![silence.as_slice(); batch]).map(drop)
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What the model is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// The hash of the weights.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.manifest.version
+    }
+
+    /// The genres, in the order of the probabilities.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.manifest.labels
+    }
+
+    /// The feature contract that chunks must follow.
+    #[must_use]
+    pub fn feature_id(&self) -> &str {
+        &self.manifest.feature_id
+    }
+
+    /// The network's name.
+    #[must_use]
+    pub fn architecture(&self) -> &str {
+        &self.manifest.architecture
+    }
+
+    /// The device that the model is on.
+    #[must_use]
+    pub fn device(&self) -> DeviceSpec {
+        self.device
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Array;
+
+    #[test]
+    fn probabilities_do_not_depend_on_the_batch() {
+        let classifier = Classifier::load(&ModelFolder::embedded().unwrap(), DeviceSpec::Cpu).unwrap();
+        let chunks: Vec<Vec<u8>> =
+            (1..=7).map(|seed| (0..CHUNK_CELLS).map(|cell| (cell * seed * 31 % 251) as u8).collect()).collect();
+        let batch: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+        let together = classifier.classify(&batch).unwrap();
+        for (chunk, expected) in batch.iter().zip(together) {
+            let alone = classifier.classify(&[chunk]).unwrap().remove(0);
+            assert!((alone.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            assert!(alone.iter().zip(expected).all(|(alone, expected)| (alone - expected).abs() < 1e-6));
+        }
+        assert!(classifier.classify(&[]).unwrap().is_empty());
+        classifier.warm_up(3).unwrap();
+    }
+
+    #[test]
+    fn a_chunk_of_another_size_is_named() {
+        let classifier = Classifier::load(&ModelFolder::embedded().unwrap(), DeviceSpec::Cpu).unwrap();
+        let error = classifier.classify(&[&[0; CHUNK_CELLS], &[0; 5]]).unwrap_err().to_string();
+        assert_eq!(error, "chunk 1 of the batch: expected 12288 bytes, found 5");
+    }
+
+    #[test]
+    fn weights_that_overflow_are_an_error() {
+        let folder = ModelFolder::embedded().unwrap();
+        let mut weights = folder.weights().clone();
+        weights.insert("genres.weight", Array::new(&[10, 200], vec![f32::MAX; 2_000]).unwrap());
+        let broken = ModelFolder::new(folder.manifest().clone(), weights, String::new()).unwrap();
+        let classifier = Classifier::load(&broken, DeviceSpec::Cpu).unwrap();
+        let error = classifier.warm_up(1).unwrap_err();
+        assert!(matches!(error, ModelError::NotFiniteAnswer(_)), "{error}");
+    }
+}
