@@ -1,0 +1,482 @@
+//! `chorale.v1.FeatureService`: one upload in, its classified chunks out.
+//!
+//! Three things run at the same time for a track, and a failure of one ends all three: the upload is received, a thread
+//! decodes it into chunks, and the chunks are classified and sent back in order. Between them are short queues, so that a
+//! slow one slows the others: a caller that does not read, or inference that falls behind, pauses the decoder, and a
+//! paused decoder pauses the upload.
+
+use std::{io, ops::ControlFlow, sync::Arc, thread, time::Duration};
+
+use bytes::Bytes;
+use chorale_model::contract;
+use chorale_proto::v1::{
+    AnalyzeOptions, AnalyzeRequest, AnalyzeResponse, AudioFormat, ChunkResult, DescribeFeatureRequest,
+    DescribeFeatureResponse, Envelope, PcmFormat, SampleFormat, Summary, Warning, WarningKind,
+    analyze_request::Payload, analyze_response, feature_service_server::FeatureService,
+};
+use chorale_runtime::{
+    deadline::timeout_of,
+    failure::{Failure, Reason},
+};
+use futures::{
+    FutureExt, StreamExt, TryFutureExt,
+    future::{self, Either},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::{
+    AudioInput, AudioSender, AudioSource, AudioSummary, Event, FeatureError, Limits, MelChunk, PcmSpec, analyze,
+    config::FeatureConfig,
+    dispatch::{Dispatcher, deadline_passed},
+    metrics::{ChunkKind, DecodeErrorKind, FeatureMetrics, StreamEnd},
+};
+
+/// Bytes in one message of an upload at most.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// A message is handed to the decoder in pieces of at most this many bytes, so that [`UPLOAD_QUEUE`] bounds bytes.
+const PIECE_BYTES: usize = 64 << 10;
+/// Pieces that wait for the decoder.
+const UPLOAD_QUEUE: usize = 4;
+/// Events that wait to be classified, beside those in the window.
+const EVENT_QUEUE: usize = 4;
+/// Responses that wait for the transport.
+const RESPONSE_QUEUE: usize = 4;
+
+type Responses = mpsc::Sender<Result<AnalyzeResponse, Status>>;
+
+/// The service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct AnalysisService {
+    dispatcher: Dispatcher,
+    metrics: FeatureMetrics,
+    limits: Limits,
+    window: usize,
+    streams: Arc<Semaphore>,
+    drain: CancellationToken,
+}
+
+impl AnalysisService {
+    /// A service that takes no new stream once `drain` is cancelled.
+    pub(crate) fn new(
+        config: &FeatureConfig,
+        dispatcher: Dispatcher,
+        metrics: FeatureMetrics,
+        drain: CancellationToken,
+    ) -> Self {
+        Self {
+            dispatcher,
+            metrics,
+            limits: Limits::from(&config.limits),
+            window: config.dispatch.window.get(),
+            streams: Arc::new(Semaphore::new(config.max_concurrent_streams.get())),
+            drain,
+        }
+    }
+
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        if self.drain.is_cancelled() {
+            let message = "this replica is shutting down; call again, another one will answer";
+            return Err(Failure::new(Reason::Draining, message));
+        }
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Failure::new(Reason::Overloaded, "all streams of this replica are taken (max_concurrent_streams)")
+        })
+    }
+
+    /// Serves one stream, and reports how it went.
+    async fn run(
+        self,
+        requests: Streaming<AnalyzeRequest>,
+        permit: OwnedSemaphorePermit,
+        deadline: Option<Instant>,
+        responses: Responses,
+    ) {
+        let began = Instant::now();
+        self.metrics.open_streams.inc();
+        let track = Track { service: &self, deadline, responses: &responses };
+        let analysis = track.analyze(requests, permit);
+        let analysis = match deadline {
+            Some(deadline) => Either::Left(
+                timeout_at(deadline, analysis).map(|ended| ended.unwrap_or_else(|_| Err(deadline_passed()))),
+            ),
+            None => Either::Right(analysis),
+        };
+        // Boxed: it holds the state of the whole analysis.
+        let analysis = analysis.boxed();
+        let outcome = tokio::select! {
+            outcome = analysis => outcome,
+            () = responses.closed() => Err(caller_gone()),
+        };
+        self.metrics.open_streams.dec();
+        self.report(&outcome, began.elapsed());
+        if let Err(failure) = outcome {
+            let _ = responses.send(Err(failure.into())).await;
+        }
+    }
+
+    fn report(&self, outcome: &Result<AudioSummary, Failure>, elapsed: Duration) {
+        let code = match outcome {
+            Ok(summary) => {
+                tracing::info!(
+                    code = "OK",
+                    container = summary.container,
+                    codec = summary.codec,
+                    seconds = summary.duration_seconds,
+                    chunks = summary.chunk_count,
+                    warnings = summary.warnings.len(),
+                    ?elapsed,
+                    "analysed"
+                );
+                self.metrics.audio_seconds.inc_by(summary.duration_seconds);
+                self.metrics.decode_seconds.observe(summary.decode_time.as_secs_f64());
+                self.metrics.mel_seconds.observe(summary.mel_time.as_secs_f64());
+                "OK"
+            }
+            Err(failure) => {
+                let code = failure.reason.name();
+                if failure.reason == Reason::Internal {
+                    tracing::error!(code, error = %failure, ?elapsed, "not analysed");
+                } else {
+                    tracing::info!(code, error = %failure, ?elapsed, "not analysed");
+                }
+                code
+            }
+        };
+        self.metrics.streams.get_or_create(&StreamEnd { code }).inc();
+    }
+}
+
+#[tonic::async_trait]
+impl FeatureService for AnalysisService {
+    type AnalyzeStream = ReceiverStream<Result<AnalyzeResponse, Status>>;
+
+    async fn analyze(
+        &self,
+        request: Request<Streaming<AnalyzeRequest>>,
+    ) -> Result<Response<Self::AnalyzeStream>, Status> {
+        let permit = self.admit().inspect_err(|failure| self.report(&Err(failure.clone()), Duration::ZERO))?;
+        let deadline = timeout_of(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
+        let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
+        tokio::spawn(self.clone().run(request.into_inner(), permit, deadline, responses));
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn describe_feature(
+        &self,
+        _: Request<DescribeFeatureRequest>,
+    ) -> Result<Response<DescribeFeatureResponse>, Status> {
+        let model = self.dispatcher.describe().await?;
+        let feature_id = contract::feature_id().to_owned();
+        Ok(Response::new(DescribeFeatureResponse { feature_id, model: Some(model) }))
+    }
+}
+
+/// One track on its way.
+#[derive(Clone, Copy)]
+struct Track<'a> {
+    service: &'a AnalysisService,
+    deadline: Option<Instant>,
+    responses: &'a Responses,
+}
+
+impl Track<'_> {
+    async fn analyze(
+        self,
+        mut requests: Streaming<AnalyzeRequest>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<AudioSummary, Failure> {
+        let options = receive_options(&mut requests).await?;
+        let input = audio_input(&options)?;
+        let (audio, source) = AudioSource::channel(UPLOAD_QUEUE);
+        let (events, known) = mpsc::channel(EVENT_QUEUE);
+        let decoding = decode_on_thread(source, input, self.service.limits.clone(), events, permit)?;
+
+        // To drop these is to abort: the decoder's thread ends when the upload or the events' receiver is gone.
+        let upload = self.receive_audio(requests, audio);
+        let decoding = decoding.unwrap_or_else(|_| Err(DecodeFailure::Panic)).map_err(|failure| self.explain(failure));
+        let results = self.send_results(known, options.want_mel);
+        let ((), summary, ()) = future::try_join3(upload, decoding, results).await?;
+
+        self.respond(analyze_response::Event::Summary(summary_message(&summary))).await?;
+        Ok(summary)
+    }
+
+    async fn receive_audio(self, mut requests: Streaming<AnalyzeRequest>, audio: AudioSender) -> Result<(), Failure> {
+        while let Some(request) = requests.message().await.map_err(|status| receive_failure(&status))? {
+            let Some(Payload::Audio(mut bytes)) = request.payload else {
+                return Err(Failure::invalid("audio", "expected `audio` in every message after the first"));
+            };
+            self.service.metrics.audio_bytes.inc_by(bytes.len() as u64);
+            while !bytes.is_empty() {
+                let piece: Bytes = bytes.split_to(bytes.len().min(PIECE_BYTES));
+                if audio.send(piece).await.is_err() {
+                    // The decoder has ended; its result says why.
+                    return Ok(());
+                }
+            }
+        }
+        audio.finish();
+        Ok(())
+    }
+
+    async fn send_results(self, known: mpsc::Receiver<Known>, want_mel: bool) -> Result<(), Failure> {
+        let mut results =
+            ReceiverStream::new(known).map(|known| self.complete(known, want_mel)).buffered(self.service.window);
+        while let Some(result) = results.next().await {
+            self.respond(result?).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins to complete an event with the model's answer.
+    fn complete(
+        self,
+        known: Known,
+        want_mel: bool,
+    ) -> impl Future<Output = Result<analyze_response::Event, Failure>> + Send + use<> {
+        let chunk = match known {
+            Known::Envelope(envelope) => {
+                return Either::Left(future::ready(Ok(analyze_response::Event::Envelope(envelope))));
+            }
+            Known::Chunk(chunk) => chunk,
+        };
+        let kind = if chunk.silent { "silent" } else { "voiced" };
+        self.service.metrics.chunks.get_or_create(&ChunkKind { kind }).inc();
+        let mut result = ChunkResult {
+            index: chunk.index,
+            start_seconds: chunk.start_seconds,
+            end_seconds: chunk.end_seconds,
+            silent: chunk.silent,
+            prediction: None,
+            mel: if want_mel { chunk.cells.clone() } else { Bytes::new() },
+        };
+        if chunk.silent {
+            return Either::Left(future::ready(Ok(analyze_response::Event::Chunk(result))));
+        }
+        let (dispatcher, deadline) = (self.service.dispatcher.clone(), self.deadline);
+        // A task of its own: a caller that does not read must not keep a chunk from making way for those of others.
+        let classified = tokio::spawn(async move { dispatcher.classify(chunk.cells, deadline).await });
+        let classified = AbortOnDropHandle::new(classified);
+        Either::Right(async move {
+            let answered = classified.await;
+            result.prediction =
+                Some(answered.map_err(|_| Failure::new(Reason::Internal, "the dispatch of a chunk panicked"))??);
+            Ok(analyze_response::Event::Chunk(result))
+        })
+    }
+
+    async fn respond(self, event: analyze_response::Event) -> Result<(), Failure> {
+        self.responses.send(Ok(AnalyzeResponse { event: Some(event) })).await.map_err(|_| caller_gone())
+    }
+
+    fn explain(self, failure: DecodeFailure) -> Failure {
+        let failure = match failure {
+            DecodeFailure::Audio(error) => error.into(),
+            DecodeFailure::Panic => Failure::new(Reason::Internal, "the decoder panicked on this audio"),
+        };
+        if failure.reason != Reason::Cancelled {
+            self.service.metrics.decode_errors.get_or_create(&DecodeErrorKind { kind: failure.reason.name() }).inc();
+        }
+        failure
+    }
+}
+
+/// An event that owns what it holds.
+enum Known {
+    Chunk(MelChunk),
+    Envelope(Envelope),
+}
+
+impl From<Event<'_>> for Known {
+    fn from(event: Event<'_>) -> Self {
+        match event {
+            Event::Chunk(chunk) => Self::Chunk(chunk.quantize()),
+            Event::Envelope(envelope) => Self::Envelope(Envelope {
+                start_seconds: envelope.start_seconds,
+                span_seconds: envelope.span_seconds,
+                minima: envelope.minima,
+                maxima: envelope.maxima,
+            }),
+        }
+    }
+}
+
+enum DecodeFailure {
+    Audio(FeatureError),
+    Panic,
+}
+
+/// Decodes on a thread of its own: it sleeps while it waits for the upload, which may take as long as the caller likes,
+/// and must not take the runtime's blocking threads meanwhile. `permit` is given back when the thread ends.
+fn decode_on_thread(
+    source: AudioSource,
+    input: AudioInput,
+    limits: Limits,
+    events: mpsc::Sender<Known>,
+    permit: OwnedSemaphorePermit,
+) -> Result<oneshot::Receiver<Result<AudioSummary, DecodeFailure>>, Failure> {
+    let (ended, end) = oneshot::channel();
+    let decode = move || {
+        let mut sink = |event: Event<'_>| match events.blocking_send(event.into()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        let outcome = analyze(&source, &input, &limits, &mut sink).map_err(DecodeFailure::Audio);
+        drop(permit);
+        // Nobody listens if the stream has ended.
+        let _ = ended.send(outcome);
+    };
+    let no_thread = |error: io::Error| Failure::new(Reason::Overloaded, format!("no thread for the decoder: {error}"));
+    thread::Builder::new().name("decode".to_owned()).spawn(decode).map_err(no_thread)?;
+    Ok(end)
+}
+
+async fn receive_options(requests: &mut Streaming<AnalyzeRequest>) -> Result<AnalyzeOptions, Failure> {
+    let first = requests.message().await.map_err(|status| receive_failure(&status))?;
+    let Some(Payload::Options(options)) = first.and_then(|request| request.payload) else {
+        return Err(Failure::invalid("options", "expected `options` in the first message"));
+    };
+    let expected = contract::feature_id();
+    if !options.feature_id.is_empty() && options.feature_id != expected {
+        let message = format!(
+            "the caller expects feature contract {:?}, this service computes {expected:?}: run the same release on both sides",
+            options.feature_id
+        );
+        return Err(Failure::new(Reason::FeatureMismatch, message));
+    }
+    Ok(options)
+}
+
+fn audio_input(options: &AnalyzeOptions) -> Result<AudioInput, Failure> {
+    Ok(AudioInput {
+        content_type: options.content_type.clone(),
+        pcm: options.pcm.as_ref().map(pcm_spec).transpose()?,
+        want_envelope: options.want_envelope,
+    })
+}
+
+fn pcm_spec(pcm: &PcmFormat) -> Result<PcmSpec, Failure> {
+    let format = match pcm.sample_format() {
+        SampleFormat::S16le => crate::SampleFormat::S16Le,
+        SampleFormat::S24le => crate::SampleFormat::S24Le,
+        SampleFormat::S32le => crate::SampleFormat::S32Le,
+        SampleFormat::F32le => crate::SampleFormat::F32Le,
+        SampleFormat::U8 => crate::SampleFormat::U8,
+        SampleFormat::Unspecified => {
+            let message = format!("expected one of `SampleFormat`, found {}", pcm.sample_format);
+            return Err(Failure::invalid("options.pcm.sample_format", message));
+        }
+    };
+    if pcm.sample_rate == 0 {
+        return Err(Failure::invalid("options.pcm.sample_rate", "expected samples a second, found 0"));
+    }
+    if pcm.channels == 0 {
+        return Err(Failure::invalid("options.pcm.channels", "expected at least one channel, found 0"));
+    }
+    Ok(PcmSpec { format, sample_rate: pcm.sample_rate, channels: pcm.channels })
+}
+
+fn summary_message(summary: &AudioSummary) -> Summary {
+    let warnings = summary.warnings.iter().map(|warning| Warning {
+        kind: WarningKind::from(warning.kind).into(),
+        message: warning.message.clone(),
+        count: warning.count,
+        first_seconds: warning.first_seconds,
+    });
+    Summary {
+        duration_seconds: summary.duration_seconds,
+        chunk_count: summary.chunk_count,
+        audio_format: Some(AudioFormat {
+            container: summary.container.clone(),
+            codec: summary.codec.clone(),
+            sample_rate: summary.sample_rate,
+            channels: summary.channels,
+        }),
+        warnings: warnings.collect(),
+        feature_id: contract::feature_id().to_owned(),
+        decode: prost_types::Duration::try_from(summary.decode_time).ok(),
+        mel: prost_types::Duration::try_from(summary.mel_time).ok(),
+    }
+}
+
+impl From<crate::WarningKind> for WarningKind {
+    fn from(kind: crate::WarningKind) -> Self {
+        match kind {
+            crate::WarningKind::DecodeDamage => Self::DecodeDamage,
+            crate::WarningKind::Truncated => Self::Truncated,
+            crate::WarningKind::ExtraTracks => Self::ExtraTracks,
+        }
+    }
+}
+
+impl From<FeatureError> for Failure {
+    fn from(error: FeatureError) -> Self {
+        let message = error.to_string();
+        match error {
+            FeatureError::Empty => Self::new(Reason::AudioEmpty, message),
+            FeatureError::Unsupported { .. } => Self::new(Reason::AudioUnsupported, message),
+            FeatureError::Unreadable { byte, seconds, .. } => {
+                Self::new(Reason::AudioUnreadable, message).with("byte", byte).with("seconds", seconds)
+            }
+            FeatureError::TooShort { seconds } => Self::new(Reason::AudioTooShort, message).with("seconds", seconds),
+            FeatureError::LimitExceeded { limit, value, allowed } => {
+                Self::limit(limit, allowed, message).with("found", value)
+            }
+            FeatureError::Aborted => Self::new(Reason::Cancelled, message),
+            FeatureError::Io(_) => Self::new(Reason::Internal, message),
+        }
+    }
+}
+
+fn caller_gone() -> Failure {
+    Failure::new(Reason::Cancelled, "the caller went away before the end of the track")
+}
+
+/// Why the next message did not come.
+fn receive_failure(status: &Status) -> Failure {
+    match status.code() {
+        Code::OutOfRange => Failure::limit(
+            "max_message_bytes",
+            MAX_MESSAGE_BYTES,
+            format!("a message may hold {MAX_MESSAGE_BYTES} bytes; send the audio in smaller messages"),
+        ),
+        Code::Internal | Code::InvalidArgument | Code::Unimplemented => {
+            Failure::invalid("payload", format!("expected an `AnalyzeRequest`: {}", status.message()))
+        }
+        _ => caller_gone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_samples_must_be_described() {
+        let pcm = PcmFormat { sample_format: SampleFormat::S16le.into(), sample_rate: 44_100, channels: 2 };
+        assert_eq!(pcm_spec(&pcm).unwrap().channels, 2);
+        let field = |pcm: PcmFormat| pcm_spec(&pcm).unwrap_err().field.unwrap();
+        assert_eq!(field(PcmFormat { sample_format: 0, ..pcm }), "options.pcm.sample_format");
+        assert_eq!(field(PcmFormat { sample_format: 99, ..pcm }), "options.pcm.sample_format");
+        assert_eq!(field(PcmFormat { sample_rate: 0, ..pcm }), "options.pcm.sample_rate");
+        assert_eq!(field(PcmFormat { channels: 0, ..pcm }), "options.pcm.channels");
+    }
+
+    #[test]
+    fn a_failure_names_the_limit_and_the_position() {
+        let limit = FeatureError::LimitExceeded { limit: "max_duration", value: 11, allowed: 10 };
+        let failure = Failure::from(limit);
+        assert_eq!(failure.reason, Reason::LimitExceeded);
+        assert_eq!((&*failure.metadata["limit"], &*failure.metadata["value"]), ("max_duration", "10"));
+        let unreadable = FeatureError::Unreadable { what: "nothing".to_owned(), byte: 7, seconds: 0.5 };
+        let failure = Failure::from(unreadable);
+        assert_eq!(failure.reason, Reason::AudioUnreadable);
+        assert_eq!((&*failure.metadata["byte"], &*failure.metadata["seconds"]), ("7", "0.5"));
+    }
+}
