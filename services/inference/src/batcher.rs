@@ -1,0 +1,445 @@
+//! The queue in front of the devices, and when a batch leaves it.
+//!
+//! What a free worker does next depends on the queue and the clock alone:
+//!
+//! ```text
+//!   queue                                          a free worker
+//!   ────────────────────────────────────────────────────────────────────────────────
+//!   empty                                          waits for a chunk
+//!   a full batch                                   takes it                  (full)
+//!   less, the oldest waited `max_queue_delay`      takes all of it           (delay)
+//!   less, the oldest waited less than that         waits until it has, or a full batch
+//!   anything, and no further chunk can come        takes up to a full batch  (drain)
+//!   empty, and no further chunk can come           ends
+//! ```
+//!
+//! While every device is busy the oldest chunk's wait goes on, so that a worker that comes back takes what is there:
+//! chunks are held back only for a device that would be idle otherwise. Before any of this, chunks for which nobody
+//! waits any more are answered and leave the queue. New chunks are refused while the queue is full, or while no device
+//! serves.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use chorale_runtime::failure::{Failure, Reason};
+use tokio::sync::watch;
+
+use crate::{metrics::InferenceMetrics, waiting::WaitingChunk};
+
+/// The limits of the queue and of a batch, in chunks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchPolicy {
+    pub(crate) max_batch: usize,
+    pub(crate) max_queue_delay: Duration,
+    pub(crate) queue_capacity: usize,
+}
+
+/// Why a batch left the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// It was full.
+    Full,
+    /// Its oldest chunk had waited long enough.
+    Delay,
+    /// No further chunk could come.
+    Drain,
+}
+
+impl Release {
+    /// Every reason.
+    pub(crate) const ALL: [Self; 3] = [Self::Full, Self::Delay, Self::Drain];
+
+    /// The name in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Delay => "delay",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// Chunks for one forward pass: at least one, at most `max_batch`, the oldest first.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) chunks: Vec<WaitingChunk>,
+    release: Release,
+}
+
+/// What a free worker does next.
+#[derive(Debug)]
+enum Step {
+    Run(Batch),
+    WaitUntil(Instant),
+    Wait,
+    End,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// The oldest first.
+    waiting: VecDeque<WaitingChunk>,
+    /// No further chunk can come.
+    closed: bool,
+}
+
+impl Queue {
+    fn next_step(&mut self, policy: &BatchPolicy, now: Instant) -> Step {
+        self.answer_lapsed(now);
+        let Some(oldest) = self.waiting.front() else {
+            return if self.closed { Step::End } else { Step::Wait };
+        };
+        let release_at = oldest.received() + policy.max_queue_delay;
+        let release = if self.waiting.len() >= policy.max_batch {
+            Release::Full
+        } else if self.closed {
+            Release::Drain
+        } else if release_at <= now {
+            Release::Delay
+        } else {
+            return Step::WaitUntil(release_at);
+        };
+        let size = self.waiting.len().min(policy.max_batch);
+        Step::Run(Batch { chunks: self.waiting.drain(..size).collect(), release })
+    }
+
+    fn answer_lapsed(&mut self, now: Instant) {
+        // Looking at every chunk is cheap here: fewer than a batch wait while a worker is idle, and beyond that a look
+        // is followed by a forward pass, or answers an overload.
+        if self.waiting.iter().all(|chunk| chunk.lapsed(now).is_none()) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for chunk in waiting {
+            match chunk.lapsed(now) {
+                Some(failure) => chunk.answer(Err(failure)),
+                None => self.waiting.push_back(chunk),
+            }
+        }
+    }
+
+    /// Queues `chunk`, or answers it with the refusal. True if it was queued.
+    fn admit(&mut self, chunk: WaitingChunk, serving: usize, policy: &BatchPolicy, now: Instant) -> bool {
+        if serving == 0 {
+            chunk.answer(Err(no_device()));
+            return false;
+        }
+        if self.waiting.len() >= policy.queue_capacity {
+            self.answer_lapsed(now);
+        }
+        if self.waiting.len() >= policy.queue_capacity {
+            let message = format!("{} chunks wait for a device already", self.waiting.len());
+            chunk.answer(Err(Failure::new(Reason::Overloaded, message)));
+            return false;
+        }
+        self.waiting.push_back(chunk);
+        true
+    }
+}
+
+fn no_device() -> Failure {
+    Failure::new(Reason::DependencyUnavailable, "no device of this replica works")
+}
+
+/// The queue and its waiting workers.
+#[derive(Debug)]
+pub(crate) struct Batcher {
+    policy: BatchPolicy,
+    queue: Mutex<Queue>,
+    /// A chunk came, or no further one can.
+    work: Condvar,
+    /// No further chunk can come.
+    end: Condvar,
+    /// Workers that take batches. Changes only under the lock of `queue`.
+    serving: watch::Sender<usize>,
+    metrics: Arc<InferenceMetrics>,
+}
+
+impl Batcher {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next batch. None if there will be no further one.
+    pub(crate) fn next_batch(&self) -> Option<Batch> {
+        let mut queue = self.lock();
+        loop {
+            let now = Instant::now();
+            let step = queue.next_step(&self.policy, now);
+            self.metrics.queue_depth(queue.waiting.len());
+            queue = match step {
+                Step::Run(batch) => {
+                    if !queue.waiting.is_empty() {
+                        // The calls for these chunks may all have gone to this worker.
+                        self.work.notify_one();
+                    }
+                    self.metrics.batch(batch.release, batch.chunks.len());
+                    return Some(batch);
+                }
+                Step::WaitUntil(instant) => {
+                    let pause = instant.saturating_duration_since(now);
+                    self.work.wait_timeout(queue, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Step::Wait => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Step::End => return None,
+            };
+        }
+    }
+
+    /// Counts a worker among those that take batches, until the returned value is dropped.
+    pub(crate) fn join(self: &Arc<Self>) -> Serving {
+        self.change_serving(|serving| serving + 1);
+        Serving { batcher: Arc::clone(self) }
+    }
+
+    fn change_serving(&self, change: impl FnOnce(usize) -> usize) {
+        let mut queue = self.lock();
+        self.serving.send_modify(|serving| *serving = change(*serving));
+        let serving = *self.serving.borrow();
+        self.metrics.devices_serving(serving);
+        if serving == 0 {
+            for chunk in queue.waiting.drain(..) {
+                chunk.answer(Err(no_device()));
+            }
+            self.metrics.queue_depth(0);
+        }
+    }
+
+    /// Waits for `pause`, or until no further chunk can come: true in that case.
+    pub(crate) fn ends_within(&self, pause: Duration) -> bool {
+        let waited = self.end.wait_timeout_while(self.lock(), pause, |queue| !queue.closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+}
+
+/// A worker that takes batches.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    batcher: Arc<Batcher>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.batcher.change_serving(|serving| serving.saturating_sub(1));
+    }
+}
+
+/// The way into the queue. When it is dropped the workers finish what waits, and end.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    batcher: Arc<Batcher>,
+}
+
+impl Intake {
+    /// An empty queue that no worker serves yet.
+    pub(crate) fn new(policy: BatchPolicy, metrics: Arc<InferenceMetrics>) -> Self {
+        let batcher = Batcher {
+            policy,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            end: Condvar::new(),
+            serving: watch::Sender::new(0),
+            metrics,
+        };
+        Self { batcher: Arc::new(batcher) }
+    }
+
+    /// The side of the workers.
+    pub(crate) fn batcher(&self) -> Arc<Batcher> {
+        Arc::clone(&self.batcher)
+    }
+
+    /// The number of workers that take batches.
+    pub(crate) fn serving(&self) -> watch::Receiver<usize> {
+        self.batcher.serving.subscribe()
+    }
+
+    /// Queues a chunk, or answers it with the refusal.
+    pub(crate) fn submit(&self, chunk: WaitingChunk) {
+        let batcher = &self.batcher;
+        let mut queue = batcher.lock();
+        let serving = *batcher.serving.borrow();
+        if queue.admit(chunk, serving, &batcher.policy, Instant::now()) {
+            batcher.metrics.queue_depth(queue.waiting.len());
+            batcher.work.notify_one();
+        }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.batcher.lock().closed = true;
+        self.batcher.work.notify_all();
+        self.batcher.end.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Caller, POLICY, metrics};
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn admit(queue: &mut Queue, caller: &Caller, tags: std::ops::Range<u64>, now: Instant) {
+        for tag in tags {
+            queue.admit(caller.chunk(tag, now, None), 1, &POLICY, now);
+        }
+    }
+
+    fn taken(step: Step) -> (Vec<u8>, Release) {
+        match step {
+            Step::Run(batch) => (batch.chunks.iter().map(|chunk| chunk.mel()[0]).collect(), batch.release),
+            other => panic!("expected a batch, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_full_batch_leaves_at_once_and_the_rest_stays() {
+        let (mut queue, caller, now) = (Queue::default(), Caller::new(), Instant::now());
+        admit(&mut queue, &caller, 0..6, now);
+        assert_eq!(taken(queue.next_step(&POLICY, now)), (vec![0, 1, 2, 3], Release::Full));
+        assert!(matches!(queue.next_step(&POLICY, now), Step::WaitUntil(_)));
+        assert_eq!(queue.waiting.len(), 2);
+    }
+
+    #[test]
+    fn an_idle_device_waits_for_more_from_the_first_chunk_on_but_not_longer_than_the_delay() {
+        let (mut queue, caller, start) = (Queue::default(), Caller::new(), Instant::now());
+        assert!(matches!(queue.next_step(&POLICY, start), Step::Wait));
+        admit(&mut queue, &caller, 0..1, start);
+        admit(&mut queue, &caller, 1..2, start + 9 * MILLISECOND);
+        for waited in [0, 9] {
+            match queue.next_step(&POLICY, start + waited * MILLISECOND) {
+                Step::WaitUntil(instant) => assert_eq!(instant, start + POLICY.max_queue_delay),
+                other => panic!("expected a wait, found {other:?}"),
+            }
+        }
+        assert_eq!(taken(queue.next_step(&POLICY, start + 10 * MILLISECOND)), (vec![0, 1], Release::Delay));
+        assert!(matches!(queue.next_step(&POLICY, start + 10 * MILLISECOND), Step::Wait));
+    }
+
+    #[test]
+    fn what_came_while_the_device_was_busy_is_not_held_back_again() {
+        let (mut queue, caller, start) = (Queue::default(), Caller::new(), Instant::now());
+        admit(&mut queue, &caller, 0..2, start);
+        admit(&mut queue, &caller, 2..3, start + 299 * MILLISECOND);
+        assert_eq!(taken(queue.next_step(&POLICY, start + 300 * MILLISECOND)), (vec![0, 1, 2], Release::Delay));
+    }
+
+    #[test]
+    fn without_a_delay_whatever_waits_leaves_at_once() {
+        let (mut queue, caller, now) = (Queue::default(), Caller::new(), Instant::now());
+        admit(&mut queue, &caller, 0..1, now);
+        let policy = BatchPolicy { max_queue_delay: Duration::ZERO, ..POLICY };
+        assert_eq!(taken(queue.next_step(&policy, now)), (vec![0], Release::Delay));
+    }
+
+    #[test]
+    fn a_chunk_whose_deadline_passed_is_answered_and_takes_no_place_in_a_batch() {
+        let (mut queue, mut caller, start) = (Queue::default(), Caller::new(), Instant::now());
+        queue.admit(caller.chunk(0, start, Some(5 * MILLISECOND)), 1, &POLICY, start);
+        admit(&mut queue, &caller, 1..5, start);
+        assert_eq!(taken(queue.next_step(&POLICY, start + 5 * MILLISECOND)), (vec![1, 2, 3, 4], Release::Full));
+        assert_eq!(caller.answered(), Some((0, Some("DEADLINE_EXCEEDED"))));
+        assert_eq!(caller.answered().map(|(tag, _)| tag), Some(1), "the batch of this test was dropped");
+    }
+
+    #[test]
+    fn a_chunk_whose_caller_is_gone_leaves_the_queue() {
+        let (mut queue, caller, now) = (Queue::default(), Caller::new(), Instant::now());
+        let gone = Caller::new();
+        admit(&mut queue, &gone, 0..3, now);
+        admit(&mut queue, &caller, 7..8, now);
+        drop(gone);
+        assert_eq!(taken(queue.next_step(&POLICY, now + POLICY.max_queue_delay)), (vec![7], Release::Delay));
+    }
+
+    #[test]
+    fn a_full_queue_refuses_the_new_chunk_and_keeps_the_old_ones() {
+        let (mut queue, mut caller, now) = (Queue::default(), Caller::new(), Instant::now());
+        admit(&mut queue, &caller, 0..9, now);
+        assert_eq!(caller.answered(), Some((8, Some("OVERLOADED"))));
+        assert_eq!(caller.answered(), None);
+        assert_eq!(taken(queue.next_step(&POLICY, now)), (vec![0, 1, 2, 3], Release::Full));
+    }
+
+    #[test]
+    fn chunks_that_nobody_waits_for_make_room_in_a_full_queue() {
+        let (mut queue, caller, now) = (Queue::default(), Caller::new(), Instant::now());
+        let gone = Caller::new();
+        admit(&mut queue, &gone, 0..8, now);
+        drop(gone);
+        admit(&mut queue, &caller, 8..9, now);
+        assert_eq!(queue.waiting.len(), 1);
+    }
+
+    #[test]
+    fn a_closed_queue_gives_what_it_has_and_ends() {
+        let (mut queue, caller, now) = (Queue::default(), Caller::new(), Instant::now());
+        admit(&mut queue, &caller, 0..5, now);
+        queue.closed = true;
+        assert_eq!(taken(queue.next_step(&POLICY, now)), (vec![0, 1, 2, 3], Release::Full));
+        assert_eq!(taken(queue.next_step(&POLICY, now)), (vec![4], Release::Drain));
+        assert!(matches!(queue.next_step(&POLICY, now), Step::End));
+    }
+
+    #[test]
+    fn without_a_device_nothing_waits() {
+        let mut caller = Caller::new();
+        let intake = Intake::new(POLICY, metrics());
+        let submit = |tag| intake.submit(caller.chunk(tag, Instant::now(), None));
+        submit(0);
+        let (one, other) = (intake.batcher().join(), intake.batcher().join());
+        submit(1);
+        drop(one);
+        submit(2);
+        assert_eq!(*intake.serving().borrow(), 1);
+        drop(other);
+        let refused = |tag| Some((tag, Some("DEPENDENCY_UNAVAILABLE")));
+        for tag in 0..3 {
+            assert_eq!(caller.answered(), refused(tag));
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_is_lost_is_answered_all_the_same() {
+        let mut caller = Caller::new();
+        drop(caller.chunk(3, Instant::now(), None));
+        assert_eq!(caller.answered(), Some((3, Some("INTERNAL"))));
+    }
+
+    #[test]
+    fn several_workers_share_the_queue_and_every_chunk_leaves_it_once() {
+        let caller = Caller::new();
+        let policy = BatchPolicy { queue_capacity: 1_000, ..POLICY };
+        let intake = Intake::new(policy, metrics());
+        let serving = intake.batcher().join();
+        let mut tags: Vec<u8> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3)
+                .map(|_| {
+                    let batcher = intake.batcher();
+                    scope.spawn(move || {
+                        let mut tags = Vec::new();
+                        while let Some(batch) = batcher.next_batch() {
+                            assert!((1..=policy.max_batch).contains(&batch.chunks.len()));
+                            tags.extend(batch.chunks.iter().map(|chunk| chunk.mel()[0]));
+                        }
+                        tags
+                    })
+                })
+                .collect();
+            for tag in 0..250 {
+                intake.submit(caller.chunk(tag, Instant::now(), None));
+            }
+            drop(intake);
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        });
+        drop(serving);
+        tags.sort_unstable();
+        assert_eq!(tags, (0..250).collect::<Vec<u8>>());
+    }
+}

@@ -1,0 +1,187 @@
+//! What the inference role measures: `chorale_inference_*`.
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use chorale_model::DeviceSpec;
+use chorale_runtime::failure::Reason;
+use prometheus_client::{
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::{InferenceConfig, batcher::Release};
+
+/// The `result` of a chunk that was classified; every other one is a [`Reason`].
+const CLASSIFIED: &str = "OK";
+
+type ByName = [(&'static str, &'static str); 1];
+type ByDevice = [(&'static str, String); 1];
+
+/// The metrics of the role.
+#[derive(Debug)]
+pub(crate) struct InferenceMetrics {
+    chunks: Family<ByName, Counter>,
+    batches: Family<ByName, Counter>,
+    batch_size: Histogram,
+    queue_depth: Gauge,
+    queue_wait: Histogram,
+    forward: Histogram,
+    forward_failures: Family<ByDevice, Counter>,
+    device_busy: Family<ByDevice, Counter<f64, AtomicU64>>,
+    devices_serving: Gauge,
+}
+
+impl InferenceMetrics {
+    /// Registers every metric, with every label value that can come, at zero.
+    pub(crate) fn new(registry: &mut Registry, config: &InferenceConfig) -> Self {
+        let metrics = Self {
+            chunks: Family::default(),
+            batches: Family::default(),
+            // 1 to 1024 chunks, the largest batch that can be configured.
+            batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            queue_depth: Gauge::default(),
+            queue_wait: Histogram::new(device_buckets()),
+            forward: Histogram::new(device_buckets()),
+            forward_failures: Family::default(),
+            device_busy: Family::default(),
+            devices_serving: Gauge::default(),
+        };
+        for result in Reason::ALL.iter().map(|reason| reason.name()).chain([CLASSIFIED]) {
+            drop(metrics.chunks.get_or_create(&[("result", result)]));
+        }
+        for release in Release::ALL {
+            drop(metrics.batches.get_or_create(&[("release", release.name())]));
+        }
+        for &device in &config.devices {
+            drop(metrics.forward_failures.get_or_create(&by_device(device)));
+            drop(metrics.device_busy.get_or_create(&by_device(device)));
+        }
+
+        registry.register(
+            "chunks",
+            "Chunks received, by OK or the reason why there is no answer",
+            metrics.chunks.clone(),
+        );
+        registry.register(
+            "batches",
+            "Batches sent to a device, by why they were not held back any longer",
+            metrics.batches.clone(),
+        );
+        registry.register("batch_size_chunks", "Chunks in a batch", metrics.batch_size.clone());
+        registry.register("queue_depth_chunks", "Chunks that wait for a device", metrics.queue_depth.clone());
+        registry.register_with_unit(
+            "queue_wait",
+            "From a chunk's receipt to the start of its batch's forward pass",
+            Unit::Seconds,
+            metrics.queue_wait.clone(),
+        );
+        registry.register_with_unit(
+            "forward",
+            "One forward pass over a batch, both copies between host and device included",
+            Unit::Seconds,
+            metrics.forward.clone(),
+        );
+        registry.register(
+            "forward_failures",
+            "Forward passes that failed, warm-up and probes included",
+            metrics.forward_failures.clone(),
+        );
+        registry.register_with_unit(
+            "device_busy",
+            "Time that a device spent in forward passes",
+            Unit::Seconds,
+            metrics.device_busy.clone(),
+        );
+        registry.register("serving_devices", "Devices that take batches", metrics.devices_serving.clone());
+        metrics
+    }
+
+    /// One chunk got its answer, or never will.
+    pub(crate) fn chunk(&self, failure: Option<Reason>) {
+        self.chunks.get_or_create(&[("result", failure.map_or(CLASSIFIED, Reason::name))]).inc();
+    }
+
+    /// A batch left the queue.
+    pub(crate) fn batch(&self, release: Release, chunks: usize) {
+        self.batches.get_or_create(&[("release", release.name())]).inc();
+        self.batch_size.observe(chunks as f64);
+    }
+
+    /// The number of chunks that wait now.
+    pub(crate) fn queue_depth(&self, chunks: usize) {
+        self.queue_depth.set(i64::try_from(chunks).unwrap_or(i64::MAX));
+    }
+
+    /// A chunk's wait ended, as its batch starts.
+    pub(crate) fn queue_wait(&self, wait: Duration) {
+        self.queue_wait.observe(wait.as_secs_f64());
+    }
+
+    /// A forward pass ended, well or not.
+    pub(crate) fn forward(&self, device: DeviceSpec, elapsed: Duration, failed: bool) {
+        self.forward.observe(elapsed.as_secs_f64());
+        self.device_busy.get_or_create(&by_device(device)).inc_by(elapsed.as_secs_f64());
+        if failed {
+            self.forward_failures.get_or_create(&by_device(device)).inc();
+        }
+    }
+
+    /// The number of devices that take batches now.
+    pub(crate) fn devices_serving(&self, devices: usize) {
+        self.devices_serving.set(i64::try_from(devices).unwrap_or(i64::MAX));
+    }
+}
+
+fn by_device(device: DeviceSpec) -> ByDevice {
+    [("device", device.to_string())]
+}
+
+/// Upper bounds from 0.1 ms to 13 s: a GPU's batch takes a fraction of a millisecond, a CPU's full one a second.
+fn device_buckets() -> impl Iterator<Item = f64> {
+    exponential_buckets(0.000_1, 2.0, 18)
+}
+
+#[cfg(test)]
+mod tests {
+    use chorale_runtime::metrics::Metrics;
+
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_start_and_counts() {
+        let process = Metrics::new();
+        let metrics =
+            process.register("inference", |registry| InferenceMetrics::new(registry, &InferenceConfig::default()));
+        let text = process.encode();
+        assert!(text.contains("chorale_inference_chunks_total{result=\"OVERLOADED\"} 0"), "{text}");
+
+        metrics.chunk(None);
+        metrics.chunk(Some(Reason::Overloaded));
+        metrics.batch(Release::Full, 32);
+        metrics.queue_wait(Duration::from_millis(3));
+        metrics.forward(DeviceSpec::Cpu, Duration::from_millis(1_500), true);
+        metrics.queue_depth(7);
+        metrics.devices_serving(1);
+        let text = process.encode();
+        for line in [
+            "chorale_inference_chunks_total{result=\"OK\"} 1",
+            "chorale_inference_chunks_total{result=\"OVERLOADED\"} 1",
+            "chorale_inference_batches_total{release=\"full\"} 1",
+            "chorale_inference_batches_total{release=\"delay\"} 0",
+            "chorale_inference_batch_size_chunks_sum 32.0",
+            "chorale_inference_queue_wait_seconds_count 1",
+            "chorale_inference_forward_seconds_sum 1.5",
+            "chorale_inference_forward_failures_total{device=\"cpu\"} 1",
+            "chorale_inference_device_busy_seconds_total{device=\"cpu\"} 1.5",
+            "chorale_inference_queue_depth_chunks 7",
+            "chorale_inference_serving_devices 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

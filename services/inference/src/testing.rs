@@ -1,0 +1,61 @@
+//! What the unit tests share.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use chorale_model::contract::CHUNK_CELLS;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use crate::{
+    InferenceConfig,
+    batcher::BatchPolicy,
+    metrics::InferenceMetrics,
+    waiting::{Answer, Reply, WaitingChunk},
+};
+
+pub(crate) const POLICY: BatchPolicy =
+    BatchPolicy { max_batch: 4, max_queue_delay: Duration::from_millis(10), queue_capacity: 8 };
+
+/// Metrics that nobody reads.
+pub(crate) fn metrics() -> Arc<InferenceMetrics> {
+    Arc::new(InferenceMetrics::new(&mut Registry::default(), &InferenceConfig::default()))
+}
+
+/// A caller without a stream: makes chunks, and receives their answers.
+pub(crate) struct Caller {
+    sender: UnboundedSender<Answer>,
+    answers: UnboundedReceiver<Answer>,
+    metrics: Arc<InferenceMetrics>,
+}
+
+impl Caller {
+    pub(crate) fn new() -> Self {
+        let (sender, answers) = mpsc::unbounded_channel();
+        Self { sender, answers, metrics: metrics() }
+    }
+
+    /// A chunk whose every cell is `tag`, received at `received`.
+    pub(crate) fn chunk(&self, tag: u64, received: Instant, timeout: Option<Duration>) -> WaitingChunk {
+        let reply = Reply::new(tag, self.sender.clone(), Arc::clone(&self.metrics));
+        WaitingChunk::new(Bytes::from(vec![tag as u8; CHUNK_CELLS]), received, timeout, reply)
+    }
+
+    /// The next answer that is there: its tag, and the name of the reason if it is a failure.
+    pub(crate) fn answered(&mut self) -> Option<(u64, Option<&'static str>)> {
+        self.answers.try_recv().ok().map(|answer| outcome(&answer))
+    }
+
+    /// Waits for the next answer.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        self.answers.recv().await.unwrap()
+    }
+}
+
+/// The tag of an answer, and the name of the reason if it is a failure.
+pub(crate) fn outcome(answer: &Answer) -> (u64, Option<&'static str>) {
+    (answer.tag, answer.result.as_ref().err().map(|failure| failure.reason.name()))
+}
