@@ -1,0 +1,141 @@
+//! One call of the feature service, on a replica that admits it.
+
+use std::time::Duration;
+
+use chorale_proto::v1::{
+    AnalyzeOptions, AnalyzeRequest, AnalyzeResponse, analyze_request, feature_service_client::FeatureServiceClient,
+};
+use chorale_runtime::{
+    failure::{Failure, Reason},
+    replicas::{Assigned, Replicas},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue};
+
+use crate::metrics::GatewayMetrics;
+
+/// The metadata key under which a request's id travels through the cluster.
+const REQUEST_ID: &str = "x-request-id";
+/// Replicas that are asked before a call fails.
+const MAX_ATTEMPTS: u32 = 3;
+/// How long a replica may take to admit a call: it has only seen the options.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pieces of audio that wait for the replica. With the pieces' size, this bounds the memory of a stream.
+const QUEUED_PIECES: usize = 4;
+
+/// A call that a replica admitted. Dropping it cancels the call.
+#[derive(Debug)]
+pub(crate) struct Analysis {
+    /// Takes the audio; `None` after the last piece.
+    pub(crate) requests: Option<mpsc::Sender<AnalyzeRequest>>,
+    /// Gives the results.
+    pub(crate) responses: Streaming<AnalyzeResponse>,
+    replica: Assigned,
+}
+
+impl Analysis {
+    /// Asks replicas, one after the other, until one admits the call; no audio has been sent then.
+    ///
+    /// # Errors
+    /// What the last replica said if none did.
+    pub(crate) async fn open(
+        replicas: &Replicas,
+        options: &AnalyzeOptions,
+        request_id: &str,
+        remaining: Option<Duration>,
+        metrics: &GatewayMetrics,
+    ) -> Result<Self, Failure> {
+        let mut attempt = 1;
+        loop {
+            let failure = match Self::ask(replicas, options, request_id, remaining).await {
+                Ok(analysis) => return Ok(analysis),
+                Err(failure) => failure,
+            };
+            if !another_may_admit(&failure) || attempt == MAX_ATTEMPTS {
+                return Err(failure);
+            }
+            attempt += 1;
+            metrics.feature_retries.inc();
+        }
+    }
+
+    async fn ask(
+        replicas: &Replicas,
+        options: &AnalyzeOptions,
+        request_id: &str,
+        remaining: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let away = |message: &str| Failure::new(Reason::DependencyUnavailable, message);
+        let replica = replicas.pick().ok_or_else(|| away("no replica of the feature service is known"))?;
+        let (requests, queued) = mpsc::channel(QUEUED_PIECES);
+        let first = AnalyzeRequest { payload: Some(analyze_request::Payload::Options(options.clone())) };
+        // The channel is empty and its receiver is here, so there is room.
+        let _ = requests.try_send(first);
+
+        let mut request = Request::new(ReceiverStream::new(queued));
+        if let Some(remaining) = remaining {
+            request.set_timeout(remaining);
+        }
+        if let Ok(id) = MetadataValue::try_from(request_id) {
+            request.metadata_mut().insert(REQUEST_ID, id);
+        }
+        let mut client = FeatureServiceClient::new(replica.channel());
+        let failure = match timeout(ADMISSION_TIMEOUT, client.analyze(request)).await {
+            Ok(Ok(response)) => {
+                return Ok(Self { requests: Some(requests), responses: response.into_inner(), replica });
+            }
+            Ok(Err(status)) => feature_failure(&status),
+            Err(_elapsed) => away("the feature service does not answer"),
+        };
+        tracing::debug!(address = %replica.address(), %failure, "feature call not admitted");
+        if another_may_admit(&failure) {
+            replica.failed();
+        }
+        Err(failure)
+    }
+
+    /// Reads a status that ended the call, and says so to the balancer if the replica broke off.
+    pub(crate) fn broke_off(&self, status: &Status) -> Failure {
+        let failure = feature_failure(status);
+        if failure.reason == Reason::DependencyUnavailable {
+            tracing::warn!(address = %self.replica.address(), %failure, "feature call broke off");
+            self.replica.failed();
+        }
+        failure
+    }
+}
+
+fn another_may_admit(failure: &Failure) -> bool {
+    matches!(failure.reason, Reason::DependencyUnavailable | Reason::Draining | Reason::Overloaded)
+}
+
+/// What a status of the feature service means to our caller.
+pub(crate) fn feature_failure(status: &Status) -> Failure {
+    // Every failure of Chorale carries details. Without them it is the connection that failed, whatever the code: a
+    // replica that dies resets its streams with codes that would blame the caller, or us.
+    if status.details().is_empty() && status.code() != Code::DeadlineExceeded {
+        let message = format!("the feature service broke off: {}", status.message());
+        return Failure::new(Reason::DependencyUnavailable, message);
+    }
+    Failure::from_status(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_feature_service_says_passes_and_what_its_connection_says_is_an_outage() {
+        let said = Failure::new(Reason::AudioUnsupported, "no known container").with("byte", 0);
+        assert_eq!(feature_failure(&said.clone().into()), said);
+        for broken in
+            [Status::cancelled("reset"), Status::unknown("eof"), Status::internal("h2"), Status::unavailable("")]
+        {
+            let failure = feature_failure(&broken);
+            assert_eq!(failure.reason, Reason::DependencyUnavailable, "{broken}");
+            assert!(failure.retry_after.is_some());
+        }
+        assert_eq!(feature_failure(&Status::deadline_exceeded("")).reason, Reason::DeadlineExceeded);
+    }
+}

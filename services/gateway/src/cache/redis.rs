@@ -1,0 +1,108 @@
+//! Values in a Redis server that replicas share. It may be away, slow or hung at any time.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use redis::{
+    Client, RedisError,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::time::timeout;
+
+use super::{Backend, BackendError, CacheKey};
+use crate::config::RedisUrl;
+
+/// How long one attempt to connect may take. Calls do not wait for it longer than for any operation.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that gave this many operations in a row no answer is replaced: its peer may be gone without a word,
+/// and TCP would take a quarter of an hour to notice.
+const TIMEOUTS_BEFORE_RECONNECT: u32 = 3;
+
+/// Verdicts in Redis.
+#[derive(Debug)]
+pub(super) struct RedisCache {
+    client: Client,
+    link: Mutex<Link>,
+    ttl_millis: u64,
+    timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Link {
+    connection: ConnectionManager,
+    /// Counts the connections, so that an operation on an old one does not condemn the new one.
+    generation: u64,
+    timeouts_in_a_row: u32,
+}
+
+impl RedisCache {
+    /// A cache that connects when it is first used. Each operation takes at most `timeout`.
+    pub(super) fn new(url: &RedisUrl, ttl: Duration, timeout: Duration) -> Result<Self, RedisError> {
+        let client = Client::open(url.secret())?;
+        let link = Link { connection: connect_lazily(&client)?, generation: 0, timeouts_in_a_row: 0 };
+        let ttl_millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self { client, link: Mutex::new(link), ttl_millis, timeout })
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, BackendError> {
+        let (mut connection, generation) = {
+            let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+            (link.connection.clone(), link.generation)
+        };
+        let answer = timeout(self.timeout, command.query_async(&mut connection)).await;
+        self.learn(generation, answer.is_err());
+        Ok(answer.map_err(|_elapsed| BackendError::Timeout(self.timeout))??)
+    }
+
+    fn learn(&self, generation: u64, timed_out: bool) {
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if link.generation != generation {
+            return;
+        }
+        link.timeouts_in_a_row = if timed_out { link.timeouts_in_a_row + 1 } else { 0 };
+        if link.timeouts_in_a_row < TIMEOUTS_BEFORE_RECONNECT {
+            return;
+        }
+        match connect_lazily(&self.client) {
+            Ok(connection) => *link = Link { connection, generation: generation + 1, timeouts_in_a_row: 0 },
+            Err(error) => tracing::warn!(%error, "connection to redis not replaced"),
+        }
+    }
+}
+
+fn connect_lazily(client: &Client) -> Result<ConnectionManager, RedisError> {
+    // The next operation tries again anyway, so a failed attempt need not be repeated on its own.
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(None);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+impl Backend for RedisCache {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn get(&self, key: CacheKey, max_bytes: usize) -> BoxFuture<'_, Result<Option<Bytes>, BackendError>> {
+        Box::pin(async move {
+            let mut command = redis::cmd("GETRANGE");
+            command.arg(key.to_string()).arg(0).arg(max_bytes);
+            let value: Vec<u8> = self.ask(&command).await?;
+            // A key that does not exist has an empty range; an empty value is never stored.
+            Ok((!value.is_empty()).then(|| value.into()))
+        })
+    }
+
+    fn put(&self, key: CacheKey, value: Bytes) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move {
+            let mut command = redis::cmd("SET");
+            command.arg(key.to_string()).arg(value.as_ref()).arg("PX").arg(self.ttl_millis);
+            self.ask(&command).await
+        })
+    }
+}

@@ -1,0 +1,541 @@
+//! One classification, from the options to the verdict. The streaming and the unary RPC are both this.
+//!
+//! ```text
+//!  digest known ──▶ settle ──▶ known ───────────────────────────────────────────┐
+//!       │             │ lead, alone                                             │
+//!       └─ not known ─┴─▶ open a feature call ──▶ Accepted ──▶ hear ──▶ verdict ▼ answer
+//!                                                               │ an equal call lands first
+//!                                                               └───────────────▲
+//! ```
+//!
+//! The deadline cuts through all of it: see [`Classification::run`].
+
+use std::{
+    fmt,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chorale_proto::v1::{
+    Accepted, AnalyzeRequest, ChunkResult, ChunkVote, ClassifyStreamResponse, GenreScore, Prediction, Progress,
+    Summary, Timing, Verdict, Warning, WarningKind, analyze_request, analyze_response, classify_stream_response::Event,
+};
+use chorale_runtime::{
+    failure::{Failure, Reason},
+    replicas::Replicas,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tonic::Status;
+
+use crate::{
+    analysis::Analysis,
+    answers::{Answers, Lookup, Settled},
+    cache::CacheKey,
+    config::LimitsConfig,
+    deadline::Deadline,
+    flight::{Follower, Leader},
+    metrics::GatewayMetrics,
+    model::{KnownModel, LatestModel},
+    request::{CheckedOptions, Upload},
+    vote::{Ballot, Tally, VoteError},
+};
+
+/// The largest piece of audio in one message to the feature service, in bytes.
+const PIECE_BYTES: usize = 256 * 1024;
+/// At most four times a second.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Where events go; nowhere in a unary call.
+pub(crate) type EventSender = mpsc::Sender<Result<ClassifyStreamResponse, Status>>;
+
+/// What all classifications of a gateway share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) limits: LimitsConfig,
+    pub(crate) shared_wait: Duration,
+    pub(crate) replicas: Replicas,
+    pub(crate) model: LatestModel,
+    pub(crate) answers: Answers,
+    pub(crate) metrics: GatewayMetrics,
+}
+
+/// One call.
+pub(crate) struct Classification<'a> {
+    context: &'a Context,
+    request_id: &'a str,
+    options: CheckedOptions,
+    deadline: Option<Deadline>,
+    events: Option<&'a EventSender>,
+    began: Instant,
+    bytes_received: &'a AtomicU64,
+    next_progress: Instant,
+}
+
+/// What was heard of a track so far.
+struct Heard {
+    model: Arc<KnownModel>,
+    tally: Tally,
+    hasher: blake3::Hasher,
+    /// Known in advance for a unary call, else when the upload ends.
+    digest: Option<blake3::Hash>,
+    /// The model of the last chunk that voted, and whether they all had the one that the gateway knew.
+    model_version: String,
+    one_model: bool,
+    predictions: u32,
+    queue: Duration,
+    compute: Duration,
+}
+
+/// What a call that computes is to its equals.
+enum Role {
+    /// Others may wait for this call.
+    Leader(Leader),
+    /// An equal call may answer first.
+    Follower(Follower),
+    /// Neither, or not yet.
+    Alone,
+}
+
+/// How hearing a track ended.
+enum Outcome {
+    /// To the end.
+    Heard(Box<Summary>, Role),
+    /// An equal call was quicker, or the answer was known.
+    Known(Arc<Verdict>),
+}
+
+impl<'a> Classification<'a> {
+    /// A call whose first message has just come.
+    pub(crate) fn new(
+        context: &'a Context,
+        request_id: &'a str,
+        options: CheckedOptions,
+        deadline: Option<Deadline>,
+        events: Option<&'a EventSender>,
+        bytes_received: &'a AtomicU64,
+    ) -> Self {
+        let began = Instant::now();
+        Self { context, request_id, options, deadline, events, began, bytes_received, next_progress: began }
+    }
+
+    /// Classifies `upload`: the answer, at most `top_k` scores long.
+    ///
+    /// When the deadline comes near, all work ends, and what was heard so far is the answer if the options say so.
+    ///
+    /// # Errors
+    /// As `classifier.proto` lists them.
+    pub(crate) async fn run(mut self, upload: Upload) -> Result<Verdict, Failure> {
+        let mut heard = Heard::new(self.context.model.get()?);
+        let partial_at_deadline = self.options.partial_at_deadline;
+        let answer_by = self.deadline.map(|deadline| deadline.answer_by(partial_at_deadline));
+        let work = Box::pin(self.steps(upload, &mut heard));
+        let result = match answer_by {
+            None => work.await,
+            Some(answer_by) => timeout_at(answer_by, work).await.unwrap_or_else(|_elapsed| Err(deadline_passed())),
+        };
+        let mut verdict = match result {
+            Err(failure) if failure.reason == Reason::DeadlineExceeded && partial_at_deadline => {
+                heard.partial_verdict(self.began).ok_or(failure)?
+            }
+            result => result?,
+        };
+        truncate(&mut verdict.scores, self.options.top_k);
+        Ok(verdict)
+    }
+
+    async fn steps(&mut self, mut upload: Upload, heard: &mut Heard) -> Result<Verdict, Failure> {
+        if let Upload::Whole(audio) = &upload {
+            if audio.is_empty() {
+                return Err(empty());
+            }
+            let digest = blake3::hash(audio);
+            self.check_claim(digest)?;
+            heard.digest = Some(digest);
+        }
+        let model = Arc::clone(&heard.model);
+        let known_digest = heard.digest.or(self.options.claimed_digest);
+        let role = match known_digest.filter(|_| !self.options.bypass_cache) {
+            None => Role::Alone,
+            Some(digest) => {
+                let wait = self.wait_for_equals();
+                let pcm = self.options.analyze.pcm.as_ref();
+                match self.context.answers.settle(&digest, &model, pcm, wait).await {
+                    Settled::Known(verdict) => {
+                        self.accept(&model, false).await?;
+                        return Ok(cached(&verdict));
+                    }
+                    Settled::Lead(leader) => Role::Leader(leader),
+                    Settled::Alone => Role::Alone,
+                }
+            }
+        };
+
+        let remaining = self.deadline.map(|deadline| deadline.remaining());
+        let Context { replicas, metrics, .. } = self.context;
+        let analysis = Analysis::open(replicas, &self.options.analyze, self.request_id, remaining, metrics).await?;
+        self.accept(&model, true).await?;
+        match self.hear(&mut upload, analysis, heard, role).await? {
+            Outcome::Known(verdict) => Ok(cached(&verdict)),
+            Outcome::Heard(summary, role) => self.conclude(heard, *summary, role),
+        }
+    }
+
+    /// How long to wait for an equal call: half of the time that is left, so that the other half is enough to
+    /// compute the answer after all.
+    fn wait_for_equals(&self) -> Duration {
+        let wait = self.context.shared_wait;
+        self.deadline.map_or(wait, |deadline| wait.min(deadline.remaining() / 2))
+    }
+
+    /// Moves audio to the feature service and results back, until the track was heard to its end.
+    async fn hear(
+        &mut self,
+        upload: &mut Upload,
+        mut analysis: Analysis,
+        heard: &mut Heard,
+        mut role: Role,
+    ) -> Result<Outcome, Failure> {
+        let idle_timeout = self.context.limits.idle_timeout;
+        let mut uploading = true;
+        let mut summary: Option<Summary> = None;
+        let mut piece = Bytes::new();
+        let mut moved_at = Instant::now();
+        loop {
+            if let Some(summary) = summary.take_if(|_| !uploading) {
+                return Ok(Outcome::Heard(Box::new(summary), role));
+            }
+            tokio::select! {
+                // Results first: they free what they stand for.
+                biased;
+                message = analysis.responses.message(), if summary.is_none() => {
+                    let message = message.map_err(|status| analysis.broke_off(&status))?;
+                    let message = message.ok_or_else(|| feature_bug("ended without a summary"))?;
+                    match message.event {
+                        Some(analyze_response::Event::Chunk(chunk)) => self.hear_chunk(heard, chunk).await?,
+                        Some(analyze_response::Event::Summary(found)) => summary = Some(found),
+                        Some(analyze_response::Event::Envelope(_)) | None => {}
+                    }
+                }
+                landed = landing(&mut role) => match landed {
+                    Some(verdict) => {
+                        self.context.metrics.flights_shared.inc();
+                        return Ok(Outcome::Known(verdict));
+                    }
+                    None => role = Role::Alone,
+                },
+                room = room(analysis.requests.clone()), if !piece.is_empty() => match room {
+                    Some(room) => {
+                        let audio = piece.split_to(piece.len().min(PIECE_BYTES));
+                        room.send(AnalyzeRequest { payload: Some(analyze_request::Payload::Audio(audio)) });
+                    }
+                    // The feature service has heard enough; the rest counts for the digest only.
+                    None => piece.clear(),
+                },
+                next = upload.next(), if uploading && piece.is_empty() => match next? {
+                    // An empty message must not keep an idle upload alive.
+                    Some(audio) if audio.is_empty() => continue,
+                    Some(audio) => {
+                        self.receive(heard, &audio)?;
+                        piece = audio;
+                    }
+                    None => {
+                        uploading = false;
+                        analysis.requests = None;
+                        let digest = self.end_of_upload(heard)?;
+                        if !self.options.bypass_cache && !matches!(role, Role::Leader(_)) {
+                            let pcm = self.options.analyze.pcm.as_ref();
+                            role = match self.context.answers.look_up(&digest, &heard.model, pcm).await {
+                                Lookup::Known(verdict) => return Ok(Outcome::Known(verdict)),
+                                Lookup::Lead(leader) => Role::Leader(leader),
+                                Lookup::Follow(follower) => Role::Follower(follower),
+                            };
+                        }
+                    }
+                },
+                () = sleep_until(moved_at + idle_timeout) => {
+                    return Err(if uploading && piece.is_empty() {
+                        let message = format!("the upload paused for more than {idle_timeout:?}");
+                        Failure::limit("idle_timeout", format_args!("{idle_timeout:?}"), message)
+                    } else {
+                        let message = format!("the feature service did nothing for {idle_timeout:?}");
+                        Failure::new(Reason::DependencyUnavailable, message)
+                    });
+                }
+            }
+            moved_at = Instant::now();
+            self.tell_progress(heard);
+        }
+    }
+
+    /// Counts and digests audio that came.
+    fn receive(&self, heard: &mut Heard, audio: &[u8]) -> Result<(), Failure> {
+        let length = audio.len() as u64;
+        let received = self.bytes_received.fetch_add(length, Ordering::Relaxed) + length;
+        self.context.metrics.audio_bytes.inc_by(length);
+        let limit = self.context.limits.max_audio_bytes.as_u64();
+        if received > limit {
+            let message = format!("expected at most {limit} bytes of audio");
+            return Err(Failure::limit("max_audio_bytes", limit, message));
+        }
+        if heard.digest.is_none() {
+            heard.hasher.update(audio);
+        }
+        Ok(())
+    }
+
+    fn end_of_upload(&self, heard: &mut Heard) -> Result<blake3::Hash, Failure> {
+        if self.bytes_received.load(Ordering::Relaxed) == 0 {
+            return Err(empty());
+        }
+        let digest = heard.digest.unwrap_or_else(|| heard.hasher.finalize());
+        heard.digest = Some(digest);
+        self.check_claim(digest)?;
+        Ok(digest)
+    }
+
+    fn check_claim(&self, digest: blake3::Hash) -> Result<(), Failure> {
+        match self.options.claimed_digest {
+            Some(claimed) if claimed != digest => {
+                let message = format!("expected audio with the BLAKE3 digest {claimed}, found {digest}");
+                Err(Failure::new(Reason::DigestMismatch, message).with("digest", digest))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn hear_chunk(&self, heard: &mut Heard, chunk: ChunkResult) -> Result<(), Failure> {
+        let max_duration = self.context.limits.max_duration.as_secs_f64();
+        if chunk.start_seconds > max_duration {
+            return Err(too_long(max_duration));
+        }
+        let vote = heard.add(chunk).map_err(feature_bug)?;
+        if !heard.one_model {
+            self.context.model.refresh();
+        }
+        if self.options.chunk_votes {
+            self.tell(Event::ChunkVote(vote)).await?;
+        }
+        Ok(())
+    }
+
+    /// The verdict over a track that was heard to its end. Others get it too, if it is the one that they would get.
+    fn conclude(&self, heard: &Heard, summary: Summary, role: Role) -> Result<Verdict, Failure> {
+        let max_duration = self.context.limits.max_duration.as_secs_f64();
+        if summary.duration_seconds > max_duration {
+            return Err(too_long(max_duration));
+        }
+        let feature_id = &heard.model.model.feature_id;
+        if summary.feature_id != *feature_id {
+            let found = &summary.feature_id;
+            let message = format!("expected chunks of the feature contract {feature_id}, found {found:?}");
+            return Err(Failure::new(Reason::FeatureMismatch, message));
+        }
+        let whole = summary.chunk_count == heard.tally.chunks() && summary.chunk_count > 0;
+        if !whole || !summary.duration_seconds.is_finite() || summary.duration_seconds < 0.0 {
+            return Err(feature_bug(format_args!(
+                "summed up {} chunks in {} s after sending {}",
+                summary.chunk_count,
+                summary.duration_seconds,
+                heard.tally.chunks()
+            )));
+        }
+
+        let timing = Timing { decode: summary.decode, mel: summary.mel, ..heard.timing(self.began) };
+        let verdict = Verdict {
+            warnings: summary.warnings,
+            audio_format: summary.audio_format,
+            ..heard.verdict(summary.duration_seconds, timing)
+        };
+        if let Some(digest) = heard.digest.filter(|_| heard.one_model && !self.options.bypass_cache) {
+            let pcm = self.options.analyze.pcm.as_ref();
+            let key = CacheKey::new(&digest, &heard.model_version, feature_id, pcm);
+            let leader = match role {
+                Role::Leader(leader) if leader.key() == key => Some(leader),
+                _ => None,
+            };
+            self.context.answers.keep(key, leader, Arc::new(verdict.clone()));
+        }
+        Ok(verdict)
+    }
+
+    async fn accept(&self, model: &KnownModel, audio_wanted: bool) -> Result<(), Failure> {
+        let accepted = Accepted {
+            request_id: self.request_id.to_owned(),
+            audio_wanted,
+            model_version: model.model.version.clone(),
+        };
+        self.tell(Event::Accepted(accepted)).await
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), Failure> {
+        let Some(events) = self.events else { return Ok(()) };
+        let idle_timeout = self.context.limits.idle_timeout;
+        match timeout(idle_timeout, events.send(Ok(ClassifyStreamResponse { event: Some(event) }))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_closed)) => Err(Failure::new(Reason::Cancelled, "the caller went away")),
+            Err(_elapsed) => {
+                let message = format!("the responses were not read for more than {idle_timeout:?}");
+                Err(Failure::limit("idle_timeout", format_args!("{idle_timeout:?}"), message))
+            }
+        }
+    }
+
+    /// Sends the running tally if it is wanted and due. A caller that does not keep up misses one.
+    fn tell_progress(&mut self, heard: &Heard) {
+        let now = Instant::now();
+        let Some(events) = self.events.filter(|_| self.options.progress && now >= self.next_progress) else { return };
+        let mut scores = heard.tally.scores();
+        truncate(&mut scores, self.options.top_k);
+        let progress = Progress {
+            bytes_received: self.bytes_received.load(Ordering::Relaxed),
+            seconds_heard: heard.tally.seconds_heard(),
+            chunks: heard.tally.chunks(),
+            scores,
+        };
+        self.next_progress = now + PROGRESS_INTERVAL;
+        let _ = events.try_send(Ok(ClassifyStreamResponse { event: Some(Event::Progress(progress)) }));
+    }
+}
+
+impl Heard {
+    fn new(model: Arc<KnownModel>) -> Self {
+        Self {
+            tally: Tally::new(Arc::clone(&model.labels)),
+            model_version: model.model.version.clone(),
+            model,
+            hasher: blake3::Hasher::new(),
+            digest: None,
+            one_model: true,
+            predictions: 0,
+            queue: Duration::ZERO,
+            compute: Duration::ZERO,
+        }
+    }
+
+    fn add(&mut self, chunk: ChunkResult) -> Result<ChunkVote, VoteError> {
+        let ChunkResult { index, start_seconds, end_seconds, silent, prediction, .. } = chunk;
+        // A chunk that should have been classified and was not has no probabilities, which the tally refuses.
+        let prediction = (!silent).then(|| prediction.unwrap_or_default());
+        let ballot = Ballot {
+            index,
+            start: start_seconds,
+            end: end_seconds,
+            probabilities: prediction.as_ref().map(|prediction| prediction.probabilities.as_slice()),
+        };
+        let genre = self.tally.add(ballot)?.unwrap_or_default().to_owned();
+        let probabilities = prediction.map(|prediction| self.note(prediction)).unwrap_or_default();
+        Ok(ChunkVote { index, start_seconds, end_seconds, silent, genre, probabilities })
+    }
+
+    fn note(&mut self, prediction: Prediction) -> Vec<f32> {
+        self.predictions += 1;
+        self.queue = self.queue.saturating_add(duration(prediction.queue));
+        self.compute = self.compute.saturating_add(duration(prediction.compute));
+        self.one_model &= prediction.model_version == self.model.model.version;
+        self.model_version = prediction.model_version;
+        prediction.probabilities
+    }
+
+    fn timing(&self, began: Instant) -> Timing {
+        Timing {
+            total: proto_duration(began.elapsed()),
+            decode: None,
+            mel: None,
+            queue: proto_duration(self.queue / self.predictions.max(1)),
+            compute: proto_duration(self.compute),
+        }
+    }
+
+    fn verdict(&self, duration_seconds: f64, timing: Timing) -> Verdict {
+        let scores = self.tally.scores();
+        let (genre, confidence) = Tally::winner(&scores);
+        Verdict {
+            genre,
+            confidence,
+            scores,
+            segments: self.tally.segments(duration_seconds),
+            chunk_count: self.tally.chunks(),
+            silent_chunk_count: self.tally.silent_chunks(),
+            duration_seconds,
+            model_version: self.model_version.clone(),
+            feature_id: self.model.model.feature_id.clone(),
+            blake3_digest: self.digest.map(|digest| Bytes::copy_from_slice(digest.as_bytes())).unwrap_or_default(),
+            timing: Some(timing),
+            ..Verdict::default()
+        }
+    }
+
+    /// The verdict over the chunks heard so far; `None` if there are none.
+    fn partial_verdict(&self, began: Instant) -> Option<Verdict> {
+        if self.tally.chunks() == 0 {
+            return None;
+        }
+        let seconds = self.tally.seconds_heard();
+        let warning = Warning {
+            kind: WarningKind::Partial.into(),
+            message: format!("the deadline came before the end: this is the verdict over the first {seconds:.1} s"),
+            count: 1,
+            first_seconds: seconds,
+        };
+        Some(Verdict { warnings: vec![warning], ..self.verdict(seconds, self.timing(began)) })
+    }
+}
+
+/// Waits for the call that this one follows; for ever if there is none.
+async fn landing(role: &mut Role) -> Option<Arc<Verdict>> {
+    match role {
+        Role::Follower(follower) => follower.landed().await,
+        _ => pending().await,
+    }
+}
+
+/// Waits for room for one more piece; `None` if the feature service takes no more.
+async fn room(requests: Option<mpsc::Sender<AnalyzeRequest>>) -> Option<mpsc::OwnedPermit<AnalyzeRequest>> {
+    requests?.reserve_owned().await.ok()
+}
+
+fn cached(verdict: &Verdict) -> Verdict {
+    Verdict { cached: true, ..verdict.clone() }
+}
+
+fn truncate(scores: &mut Vec<GenreScore>, top_k: u32) {
+    if top_k > 0 {
+        scores.truncate(usize::try_from(top_k).unwrap_or(usize::MAX));
+    }
+}
+
+pub(crate) fn deadline_passed() -> Failure {
+    Failure::new(Reason::DeadlineExceeded, "the deadline passed before the verdict")
+}
+
+fn empty() -> Failure {
+    Failure::new(Reason::AudioEmpty, "expected audio, found no bytes")
+}
+
+fn too_long(max_seconds: f64) -> Failure {
+    let message = format!("expected at most {max_seconds} s of audio");
+    Failure::limit("max_duration_seconds", max_seconds, message)
+}
+
+fn feature_bug(what: impl fmt::Display) -> Failure {
+    let failure = Failure::new(Reason::Internal, format!("the feature service broke its protocol: {what}"));
+    tracing::error!(%failure, "feature service");
+    failure
+}
+
+/// What another part of the cluster measured; nothing if it makes no sense.
+fn duration(measured: Option<prost_types::Duration>) -> Duration {
+    measured.and_then(|measured| measured.try_into().ok()).unwrap_or_default()
+}
+
+fn proto_duration(duration: Duration) -> Option<prost_types::Duration> {
+    duration.try_into().ok()
+}

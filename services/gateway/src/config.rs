@@ -1,0 +1,263 @@
+//! What a gateway may be told, and what it is told if nobody does.
+
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use chorale_runtime::replicas::Target;
+use redis::IntoConnectionInfo;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::GatewayError;
+
+/// A gateway.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayConfig {
+    /// Where to answer callers. Default: `127.0.0.1:50051`. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the feature service is: one target or a list. Default: `http://127.0.0.1:50052`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub feature: Vec<Target>,
+    /// The result cache.
+    pub cache: CacheConfig,
+    /// What one call may cost.
+    pub limits: LimitsConfig,
+}
+
+/// The result cache.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// Whether verdicts are kept at all. Default: true.
+    pub enabled: bool,
+    /// A Redis server that replicas share. Default: none, which keeps verdicts in this process's memory.
+    pub url: Option<RedisUrl>,
+    /// How long a verdict is kept. Default: 7 days.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+    /// The most that verdicts in memory may take. Default: 64 MiB.
+    pub memory_size: ByteSize,
+    /// How long one operation on Redis may take before the call goes on without. Default: 50 ms.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// How long a call waits for an equal one that began before it. Default: 10 s.
+    #[serde(with = "humantime_serde")]
+    pub shared_wait: Duration,
+}
+
+/// What one call may cost. `GetModel` tells callers.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Bytes of audio in one call. Default: 1 GiB.
+    pub max_audio_bytes: ByteSize,
+    /// Bytes in one request message, and so of the audio in a unary call. Default: 32 MiB.
+    ///
+    /// Times `max_concurrent_streams`, this is the most memory that request messages can take.
+    pub max_message_bytes: ByteSize,
+    /// Length of the audio in one call. Default: 12 h.
+    #[serde(with = "humantime_serde")]
+    pub max_duration: Duration,
+    /// Calls that classify at a time; more are refused with `OVERLOADED`. Default: 1024.
+    pub max_concurrent_streams: u32,
+    /// How long an upload, or a caller's reading of the answers, may pause. Default: 60 s.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+}
+
+/// `redis://[[user]:password@]host[:port][/database]`. Neither `Debug` nor `Display` shows the password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RedisUrl(String);
+
+/// A cache URL that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("expected `redis://[[user]:password@]host[:port][/database]`: {0}")]
+pub struct RedisUrlError(String);
+
+impl RedisUrl {
+    /// The URL with its password.
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RedisUrl {
+    type Err = RedisUrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url = url::Url::parse(text).map_err(|error| RedisUrlError(error.to_string()))?;
+        if url.scheme() != "redis" {
+            return Err(RedisUrlError(format!("found the scheme `{}`", url.scheme())));
+        }
+        text.into_connection_info().map_err(|error| RedisUrlError(error.to_string()))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for RedisUrl {
+    type Error = RedisUrlError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<RedisUrl> for String {
+    fn from(url: RedisUrl) -> Self {
+        url.0
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after_scheme = self.0.strip_prefix("redis://").unwrap_or_default();
+        let address = after_scheme.rsplit_once('@').map_or(after_scheme, |(_credentials, address)| address);
+        write!(formatter, "redis://{address}")
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50_051)),
+            feature: vec![SocketAddr::from(([127, 0, 0, 1], 50_052)).into()],
+            cache: CacheConfig::default(),
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            url: None,
+            ttl: Duration::from_secs(7 * 24 * 3_600),
+            memory_size: ByteSize::mib(64),
+            timeout: Duration::from_millis(50),
+            shared_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            max_audio_bytes: ByteSize::gib(1),
+            max_message_bytes: ByteSize::mib(32),
+            max_duration: Duration::from_secs(12 * 3_600),
+            max_concurrent_streams: 1_024,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// gRPC announces a message's length in 32 bits.
+const LARGEST_MESSAGE: u64 = u32::MAX as u64;
+/// The timers and Redis count milliseconds in 64 bits, signed; a century is far from either end.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+impl GatewayConfig {
+    /// Checks what the types alone do not.
+    ///
+    /// # Errors
+    /// [`GatewayError::Config`] names the first value that does not fit.
+    pub fn validate(&self) -> Result<(), GatewayError> {
+        let check = |key: &'static str, fits: bool, expected: &'static str, found: &dyn fmt::Display| match fits {
+            true => Ok(()),
+            false => Err(GatewayError::Config { key, expected, found: found.to_string() }),
+        };
+        let duration = |key, value: Duration| {
+            let fits = value >= Duration::from_millis(1) && value <= LONGEST;
+            check(key, fits, "at least 1ms and at most 100 years", &format!("{value:?}"))
+        };
+        let Self { feature, cache, limits, .. } = self;
+        check("gateway.feature", !feature.is_empty(), "at least one target", &"none")?;
+        duration("gateway.cache.ttl", cache.ttl)?;
+        duration("gateway.cache.timeout", cache.timeout)?;
+        duration("gateway.cache.shared_wait", cache.shared_wait)?;
+        duration("gateway.limits.max_duration", limits.max_duration)?;
+        duration("gateway.limits.idle_timeout", limits.idle_timeout)?;
+        let message = limits.max_message_bytes;
+        let message_fits = (1_024..=LARGEST_MESSAGE).contains(&message.as_u64());
+        check("gateway.limits.max_message_bytes", message_fits, "1 KiB to 4 GiB", &message)?;
+        let audio = limits.max_audio_bytes;
+        check("gateway.limits.max_audio_bytes", audio.as_u64() > 0, "more than nothing", &audio)?;
+        let streams = limits.max_concurrent_streams;
+        let streams_fit = (1..=1_000_000).contains(&streams);
+        check("gateway.limits.max_concurrent_streams", streams_fit, "1 to 1000000", &streams)
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Target>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected `http://host:port` or a list of such")]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    let texts = match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(text) => vec![text],
+        OneOrMany::Many(texts) => texts,
+    };
+    texts.into_iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::value::{Error, MapDeserializer, SeqDeserializer, StrDeserializer};
+
+    use super::*;
+
+    fn feature<'de>(value: impl Deserializer<'de, Error = Error>) -> Result<Vec<Target>, Error> {
+        one_or_many(value)
+    }
+
+    #[test]
+    fn feature_is_one_target_or_a_list() {
+        assert_eq!(feature(StrDeserializer::new("feature:50052")).unwrap().len(), 1);
+        assert_eq!(feature(SeqDeserializer::new(["a:1", "http://b:2"].into_iter())).unwrap().len(), 2);
+        let wrong = feature(StrDeserializer::new("https://feature:1")).unwrap_err().to_string();
+        assert!(wrong.contains("http://host:port"), "{wrong}");
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let entries = [("cashe", "x")].into_iter();
+        let error = GatewayConfig::deserialize(MapDeserializer::<_, Error>::new(entries)).unwrap_err().to_string();
+        assert!(error.contains("cashe"), "{error}");
+    }
+
+    #[test]
+    fn a_cache_url_is_checked_and_keeps_its_password_to_itself() {
+        let url: RedisUrl = "redis://user:p@ss@cache:6379/1".parse().unwrap();
+        assert_eq!(format!("{url} {url:?}"), "redis://cache:6379/1 redis://cache:6379/1");
+        assert!(url.secret().contains("p@ss"));
+        for wrong in ["", "cache:6379", "rediss://cache", "http://cache", "redis://cache/first", "redis+unix:///x"] {
+            assert!(wrong.parse::<RedisUrl>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_named() {
+        assert!(GatewayConfig::default().validate().is_ok());
+        let refused = |change: fn(&mut GatewayConfig)| {
+            let mut config = GatewayConfig::default();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(refused(|config| config.feature.clear()).contains("gateway.feature"));
+        assert!(refused(|config| config.cache.ttl = Duration::ZERO).contains("gateway.cache.ttl"));
+        assert!(refused(|config| config.limits.idle_timeout = Duration::MAX).contains("idle_timeout"));
+        assert!(refused(|config| config.limits.max_message_bytes = ByteSize::gib(5)).contains("max_message_bytes"));
+        assert!(refused(|config| config.limits.max_audio_bytes = ByteSize::b(0)).contains("max_audio_bytes"));
+        assert!(refused(|config| config.limits.max_concurrent_streams = 0).contains("max_concurrent_streams"));
+    }
+}

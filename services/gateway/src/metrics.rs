@@ -1,0 +1,113 @@
+//! What a gateway measures.
+
+use chorale_runtime::metrics::latency_buckets;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// The RPC of a call that classifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Rpc {
+    ClassifyStream,
+    Classify,
+}
+
+/// How a cache lookup ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the names are label values")]
+pub(crate) enum LookupResult {
+    hit,
+    miss,
+    /// The value was there, but not one that this gateway could have written.
+    corrupt,
+    timeout,
+    error,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CallLabels {
+    pub(crate) rpc: Rpc,
+    /// `OK`, or a reason of `classifier.proto`.
+    pub(crate) code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LookupLabels {
+    pub(crate) backend: &'static str,
+    pub(crate) result: LookupResult,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OperationLabels {
+    pub(crate) backend: &'static str,
+    pub(crate) operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct GenreLabels {
+    pub(crate) genre: String,
+}
+
+type Latencies<L> = Family<L, Histogram, fn() -> Histogram>;
+
+fn latencies<L: Clone + std::hash::Hash + Eq>() -> Latencies<L> {
+    Family::new_with_constructor(|| Histogram::new(latency_buckets()))
+}
+
+/// The metrics of one gateway, `chorale_gateway_*`.
+#[derive(Debug, Clone)]
+pub(crate) struct GatewayMetrics {
+    pub(crate) calls: Family<CallLabels, Counter>,
+    pub(crate) call_seconds: Latencies<CallLabels>,
+    pub(crate) open_streams: Gauge,
+    pub(crate) audio_bytes: Counter,
+    pub(crate) cache_lookups: Family<LookupLabels, Counter>,
+    pub(crate) cache_failed_writes: Counter,
+    pub(crate) cache_seconds: Latencies<OperationLabels>,
+    pub(crate) flights_shared: Counter,
+    pub(crate) verdicts: Family<GenreLabels, Counter>,
+    pub(crate) feature_retries: Counter,
+}
+
+impl GatewayMetrics {
+    /// Registers them.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            calls: Family::default(),
+            call_seconds: latencies(),
+            open_streams: Gauge::default(),
+            audio_bytes: Counter::default(),
+            cache_lookups: Family::default(),
+            cache_failed_writes: Counter::default(),
+            cache_seconds: latencies(),
+            flights_shared: Counter::default(),
+            verdicts: Family::default(),
+            feature_retries: Counter::default(),
+        };
+        registry.register("calls", "Calls that ended, by RPC and code", metrics.calls.clone());
+        registry.register("call_seconds", "Duration of calls, by RPC and code", metrics.call_seconds.clone());
+        registry.register("open_streams", "Calls that are being classified", metrics.open_streams.clone());
+        registry.register("audio_bytes", "Bytes of audio received", metrics.audio_bytes.clone());
+        registry.register("cache_lookups", "Lookups in the result cache, by result", metrics.cache_lookups.clone());
+        registry.register(
+            "cache_failed_writes",
+            "Verdicts that the result cache did not take",
+            metrics.cache_failed_writes.clone(),
+        );
+        registry.register("cache_seconds", "Duration of cache operations", metrics.cache_seconds.clone());
+        registry.register(
+            "flights_shared",
+            "Calls answered by an equal call that ran at the same time",
+            metrics.flights_shared.clone(),
+        );
+        registry.register("verdicts", "Verdicts given, by genre", metrics.verdicts.clone());
+        registry.register(
+            "feature_retries",
+            "Feature calls that another replica was asked for",
+            metrics.feature_retries.clone(),
+        );
+        metrics
+    }
+}

@@ -1,0 +1,11 @@
+//! A gateway between real clients and a scripted feature service, over real sockets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod cluster;
+mod failures;
+mod feature;
+mod limits;
+mod redis_server;
+mod sharing;
+mod streaming;
