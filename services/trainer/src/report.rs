@@ -1,0 +1,204 @@
+//! The numbers about a model, for people and for programs.
+
+use std::fmt;
+
+use chorale_model::{Manifest, SplitMetrics};
+use serde::Serialize;
+
+use crate::{
+    GenreScores, Prediction, Skipped,
+    metrics::{self, ScoredTrack},
+};
+
+/// Letters of a genre in the heading of the confusion matrix.
+const SHORT_NAME: usize = 5;
+
+/// What a model did on labelled tracks.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The model's name.
+    pub model: String,
+    /// The hash of its weights.
+    pub version: String,
+    /// The split that was measured; none for all tracks, or a list.
+    pub split: Option<String>,
+    /// Tracks measured.
+    pub tracks: usize,
+    /// Their chunks that voted.
+    pub chunks: usize,
+    /// Share of tracks whose mean probability is greatest for their genre.
+    pub track_accuracy: f64,
+    /// The 95 % Wilson interval of `track_accuracy`: low, high.
+    pub track_accuracy_interval: [f64; 2],
+    /// Share of chunks whose probability is greatest for their genre.
+    pub chunk_accuracy: f64,
+    /// Mean over tracks of −ln of the mean probability of their genre.
+    pub log_loss: f64,
+    /// The mean F1 of the genres that have tracks.
+    pub macro_f1: f64,
+    /// Scores by genre, in the order of the labels.
+    pub genres: Vec<GenreScores>,
+    /// Tracks by genre (rows) and by what the model says (columns), in the order of the labels.
+    pub confusion: Vec<Vec<usize>>,
+    /// The verdict on every track.
+    pub predictions: Vec<Prediction>,
+    /// Tracks that could not be measured.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Report {
+    pub(crate) fn new(manifest: &Manifest, split: Option<&str>, scored: &[ScoredTrack], skipped: Vec<Skipped>) -> Self {
+        let labels = &manifest.labels;
+        let label = |index: usize| labels.get(index).cloned().unwrap_or_default();
+        let mut confusion = vec![vec![0; labels.len()]; labels.len()];
+        let mut predictions = Vec::new();
+        let mut right = 0;
+        for track in scored {
+            let probabilities = track.mean_probabilities(manifest.temperature);
+            let predicted = metrics::greatest(&probabilities);
+            right += usize::from(predicted == track.genre);
+            if let Some(cell) = confusion.get_mut(track.genre).and_then(|row| row.get_mut(predicted)) {
+                *cell += 1;
+            }
+            predictions.push(Prediction {
+                track: track.name.clone(),
+                genre: label(track.genre),
+                predicted: label(predicted),
+                confidence: probabilities.get(predicted).copied().unwrap_or_default(),
+                probabilities,
+                chunks: track.logits.len(),
+            });
+        }
+        let chunks: usize = scored.iter().map(|track| track.logits.len()).sum();
+        let chunks_right: usize = scored.iter().map(ScoredTrack::chunks_right).sum();
+        let genres = metrics::genre_scores(labels, &confusion);
+        let supported: Vec<f64> =
+            genres.iter().filter(|genre| genre.support > 0).map(|genre| genre.f1.unwrap_or(0.0)).collect();
+        Self {
+            model: manifest.name.clone(),
+            version: manifest.version.clone(),
+            split: split.map(str::to_owned),
+            tracks: scored.len(),
+            chunks,
+            track_accuracy: right as f64 / scored.len() as f64,
+            track_accuracy_interval: metrics::wilson_interval(right, scored.len()),
+            chunk_accuracy: chunks_right as f64 / chunks as f64,
+            log_loss: metrics::track_log_loss(scored, manifest.temperature),
+            macro_f1: supported.iter().sum::<f64>() / supported.len() as f64,
+            genres,
+            confusion,
+            predictions,
+            skipped,
+        }
+    }
+
+    /// The numbers that a model's manifest keeps.
+    #[must_use]
+    pub fn summary(&self) -> SplitMetrics {
+        SplitMetrics {
+            track_accuracy: self.track_accuracy,
+            track_accuracy_interval: self.track_accuracy_interval,
+            chunk_accuracy: self.chunk_accuracy,
+            tracks: self.tracks,
+            chunks: self.chunks,
+        }
+    }
+}
+
+/// Plain text tables.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [low, high] = self.track_accuracy_interval.map(|share| share * 100.0);
+        let split = self.split.as_deref().map_or(String::new(), |split| format!(" of the split `{split}`"));
+        writeln!(f, "{} {} on {} tracks{split}, {} chunks", self.model, self.version, self.tracks, self.chunks)?;
+        writeln!(f)?;
+        writeln!(f, "  track accuracy  {:5.1} %   95 % interval {low:.1} to {high:.1} %", self.track_accuracy * 100.0)?;
+        writeln!(f, "  chunk accuracy  {:5.1} %", self.chunk_accuracy * 100.0)?;
+        writeln!(f, "  macro F1        {:5.1} %", self.macro_f1 * 100.0)?;
+        writeln!(f, "  log loss        {:5.3}", self.log_loss)?;
+        writeln!(f)?;
+
+        let width = self.genres.iter().map(|genre| genre.genre.chars().count()).max().unwrap_or(0).max("genre".len());
+        writeln!(f, "  {:width$}  precision  recall     F1  tracks", "genre")?;
+        for genre in &self.genres {
+            let [precision, recall, f1] = [genre.precision, genre.recall, genre.f1]
+                .map(|share| share.map_or("–".to_owned(), |share| format!("{:.1}", share * 100.0)));
+            writeln!(f, "  {:width$}  {precision:>9}  {recall:>6}  {f1:>5}  {:>6}", genre.genre, genre.support)?;
+        }
+        writeln!(f)?;
+
+        write!(f, "  {:width$}", "is \\ said")?;
+        for genre in &self.genres {
+            write!(f, "  {:>SHORT_NAME$}", genre.genre.chars().take(SHORT_NAME).collect::<String>())?;
+        }
+        writeln!(f)?;
+        for (genre, row) in self.genres.iter().zip(&self.confusion) {
+            write!(f, "  {:width$}", genre.genre)?;
+            for count in row {
+                let cell = if *count == 0 { "·".to_owned() } else { count.to_string() };
+                write!(f, "  {cell:>SHORT_NAME$}")?;
+            }
+            writeln!(f)?;
+        }
+        if !self.skipped.is_empty() {
+            writeln!(f, "\n  {} tracks were left out:", self.skipped.len())?;
+        }
+        for skipped in &self.skipped {
+            writeln!(f, "  {}: {}", skipped.track, skipped.reason)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let labels = ["blues", "classical"].map(str::to_owned).to_vec();
+        let manifest = Manifest {
+            name: "test".to_owned(),
+            version: "0123456789ab".to_owned(),
+            labels,
+            feature_id: String::new(),
+            architecture: String::new(),
+            temperature: 1.0,
+            metrics: Default::default(),
+            provenance: Default::default(),
+            licences: Vec::new(),
+        };
+        let track = |name: &str, genre, logits| ScoredTrack { name: name.to_owned(), genre, logits };
+        let scored = [
+            track("a", 0, vec![vec![2.0, 0.0], vec![1.0, 0.0]]),
+            track("b", 0, vec![vec![0.0, 3.0]]),
+            track("c", 0, vec![vec![3.0, 0.0]]),
+        ];
+        let skipped = vec![Skipped { track: "d".to_owned(), reason: "no audio".to_owned() }];
+        Report::new(&manifest, Some("valid"), &scored, skipped)
+    }
+
+    #[test]
+    fn numbers_are_counted() {
+        let report = report();
+        assert_eq!((report.tracks, report.chunks), (3, 4));
+        assert_eq!((report.track_accuracy, report.chunk_accuracy), (2.0 / 3.0, 0.75));
+        assert_eq!(report.confusion, [[2, 1], [0, 0]]);
+        assert_eq!(report.predictions[1].predicted, "classical");
+        assert!((report.macro_f1 - 0.8).abs() < 1e-12, "a genre without tracks has no say");
+    }
+
+    #[test]
+    fn the_table_is_aligned() {
+        let text = report().to_string();
+        let expected = "  genre      precision  recall     F1  tracks\n  \
+                          blues          100.0    66.7   80.0       3\n  \
+                          classical        0.0       –    0.0       0\n\n  \
+                          is \\ said  blues  class\n  \
+                          blues          2      1\n  \
+                          classical      ·      ·\n\n  \
+                          1 tracks were left out:\n  \
+                          d: no audio\n";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(text.starts_with("test 0123456789ab on 3 tracks of the split `valid`, 4 chunks\n"), "{text}");
+    }
+}

@@ -1,0 +1,147 @@
+//! From made-up tracks to a model folder and a report.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{fmt::Write, fs, path::Path};
+
+use chorale_model::{ModelFolder, contract::MEL_BANDS};
+use chorale_trainer::{
+    EvaluateOptions, FitOptions, Progress, TrainOptions, TrainOutcome, TrainerError, evaluate, train,
+};
+
+const FRAMES: usize = 150;
+const TRACKS: usize = 20;
+
+/// Tracks of two genres, one with its energy in low bands and one in high ones, each with other details.
+fn write_data(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({TRACKS}, {MEL_BANDS}, {FRAMES}), }}\n");
+    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
+    npy.extend((header.len() as u16).to_le_bytes());
+    npy.extend(header.as_bytes());
+    let mut table = "row,track,genre,split,floor_db\n".to_owned();
+    for track in 0..TRACKS {
+        let (genre, loud) = if track % 2 == 0 { ("low", 0..64) } else { ("high", 64..128) };
+        let split = if track < 12 { "train" } else { "valid" };
+        writeln!(table, "{track},track {track},{genre},{split},-80").unwrap();
+        for band in 0..MEL_BANDS {
+            let level = if loud.contains(&band) { 180 } else { 60 };
+            npy.extend((0..FRAMES).map(|frame| (level + (band * 7 + frame * (track + 3)) % 60) as u8));
+        }
+    }
+    fs::write(folder.join("mel_u8.npy"), npy).unwrap();
+    fs::write(folder.join("tracks.csv"), table).unwrap();
+}
+
+fn options(place: &Path, out: &str) -> TrainOptions {
+    TrainOptions {
+        data: place.join("data"),
+        out: place.join(out),
+        name: "two genres".to_owned(),
+        backbone: None,
+        cache: Some(place.join("cache")),
+        device: chorale_model::DeviceSpec::Cpu,
+        fit: FitOptions { epochs: 20, batch: 8, learning_rate: 1e-3, ..FitOptions::default() },
+    }
+}
+
+fn train_quietly(options: &TrainOptions) -> TrainOutcome {
+    train(options, Progress::Hidden).unwrap()
+}
+
+#[test]
+fn a_model_is_trained_written_and_measured_the_same_every_time() {
+    let place = tempfile::tempdir().unwrap();
+    write_data(&place.path().join("data"));
+    let first = train_quietly(&options(place.path(), "first"));
+    assert_eq!(first.model.manifest().labels, ["high", "low"]);
+    assert_eq!((first.train_tracks, first.valid.tracks, first.valid.track_accuracy), (12, 8, 1.0));
+    assert_eq!(ModelFolder::load(&place.path().join("first")).unwrap(), first.model);
+    assert!(first.model.card().contains(&first.model.manifest().version));
+
+    let again = train_quietly(&options(place.path(), "again"));
+    assert_eq!(again.model, first.model, "with features from the cache");
+    let other_seed = FitOptions { seed: 2, ..options(place.path(), "other").fit };
+    let other = train_quietly(&TrainOptions { fit: other_seed, ..options(place.path(), "other") });
+    assert_ne!(other.model.manifest().version, first.model.manifest().version);
+
+    let measure = EvaluateOptions {
+        model: Some(place.path().join("first")),
+        data: place.path().join("data"),
+        split: Some("valid".to_owned()),
+        cache: Some(place.path().join("other cache")),
+        ..EvaluateOptions::default()
+    };
+    let report = evaluate(&measure, Progress::Hidden).unwrap();
+    assert_eq!(report.predictions, first.valid.predictions);
+    assert_eq!(report.summary(), first.valid.summary());
+
+    let list = place.path().join("list.csv");
+    fs::write(&list, "file,track\nx,track 3\ny,track 14\n").unwrap();
+    let listed = EvaluateOptions { split: None, tracks: Some(list.clone()), ..measure.clone() };
+    let report = evaluate(&listed, Progress::Hidden).unwrap();
+    let names: Vec<&str> = report.predictions.iter().map(|prediction| prediction.track.as_str()).collect();
+    assert_eq!(names, ["track 3", "track 14"]);
+    fs::write(&list, "track\nnobody\n").unwrap();
+    assert!(matches!(evaluate(&listed, Progress::Hidden), Err(TrainerError::NoSuchTrack(name)) if name == "nobody"));
+
+    let default_model = EvaluateOptions { model: None, ..measure };
+    let error = evaluate(&default_model, Progress::Hidden).unwrap_err();
+    assert!(matches!(error, TrainerError::UnknownGenre { .. }), "{error}");
+}
+
+#[test]
+fn data_that_cannot_be_learnt_from_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let refused = |change: &dyn Fn(&str) -> String| {
+        write_data(&data);
+        let table = fs::read_to_string(data.join("tracks.csv")).unwrap();
+        fs::write(data.join("tracks.csv"), change(&table)).unwrap();
+        train(&options(place.path(), "out"), Progress::Hidden).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(&|table| table.replace("valid", "test")),
+        "no track is in the split `valid`: the data has test, train"
+    );
+    assert_eq!(
+        refused(&|table| table.replace("high,train", "high,rest")),
+        "no track of the genre `high` is in the split `train`"
+    );
+    assert_eq!(refused(&|table| table.replace("high", "low")), "the split `train` has 1 genre, at least 2 are needed");
+    write_data(&data);
+    let mut nonsense = options(place.path(), "out");
+    nonsense.fit.dropout = 1.0;
+    let error = train(&nonsense, Progress::Hidden).unwrap_err().to_string();
+    assert_eq!(error, "dropout: expected 0 to below 1, found 1");
+}
+
+#[test]
+fn audio_that_cannot_be_decoded_is_left_out_and_reported() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    for genre in ["rock", "jazz"] {
+        fs::create_dir_all(data.join(genre)).unwrap();
+        fs::write(data.join(genre).join("tone.wav"), tone(if genre == "rock" { 110.0 } else { 2_000.0 })).unwrap();
+        fs::write(data.join(genre).join("notes.txt"), "not music").unwrap();
+    }
+    let measure = EvaluateOptions { data, cache: Some(place.path().join("cache")), ..EvaluateOptions::default() };
+    let report = evaluate(&measure, Progress::Hidden).unwrap();
+    assert_eq!(report.tracks, 2);
+    let skipped: Vec<&str> = report.skipped.iter().map(|skipped| skipped.track.as_str()).collect();
+    assert_eq!(skipped, ["jazz/notes.txt", "rock/notes.txt"]);
+}
+
+/// Three seconds of a sine as a WAV file.
+fn tone(hertz: f32) -> Vec<u8> {
+    let samples: Vec<u8> = (0..3 * 22_050)
+        .map(|index| (index as f32 / 22_050.0 * hertz * std::f32::consts::TAU).sin() * 8_000.0)
+        .flat_map(|sample| (sample as i16).to_le_bytes())
+        .collect();
+    let mut wav = b"RIFF".to_vec();
+    wav.extend((36 + samples.len() as u32).to_le_bytes());
+    wav.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x22\x56\0\0\x44\xac\0\0\x02\0\x10\0data");
+    wav.extend((samples.len() as u32).to_le_bytes());
+    wav.extend(samples);
+    wav
+}
