@@ -1,0 +1,309 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use chorale_model::DeviceSpec;
+use chorale_runtime::{replicas::Target, telemetry::LogFormat};
+use chorale_trainer::FitOptions;
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::styling::{AnsiColor, Styles},
+};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  chorale classify song.mp3                    what is it, how sure, and where in the track
+  chorale classify --json ~/Music > genres.jsonl
+  chorale up                                   serve gRPC on 127.0.0.1:50051
+  chorale classify --endpoint http://127.0.0.1:50051 song.mp3
+
+Exit codes: 0 all done, 1 something failed (the rest was done), 2 wrong usage or configuration.";
+
+const CONFIGURATION: &str = "\
+Configuration: defaults, then --config FILE (TOML), then environment variables such as
+CHORALE_GATEWAY__CACHE__TTL=1h (section, two underscores, key), then flags; the later one wins.
+SIGTERM or Ctrl-C drains: calls in flight finish, new ones are refused.";
+
+/// Chorale listens to music and says what genre it is.
+#[derive(Debug, Parser)]
+#[command(name = "chorale", version, styles = STYLES, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Name the genre of files, folders or standard input
+    Classify(ClassifyArguments),
+    /// Serve the whole cluster from this one process
+    #[command(after_help = CONFIGURATION)]
+    Up(UpArguments),
+    /// Serve the gateway role alone: the public RPCs, the vote and the result cache
+    #[command(after_help = CONFIGURATION)]
+    Gateway(GatewayArguments),
+    /// Serve the feature role alone: audio to mel chunks
+    #[command(after_help = CONFIGURATION)]
+    Feature(FeatureArguments),
+    /// Serve the inference role alone: mel chunks to probabilities, on a device
+    #[command(after_help = CONFIGURATION)]
+    Inference(InferenceArguments),
+    /// Write the mel chunks of a file as a NumPy array
+    Features(FeaturesArguments),
+    /// Train a model's head on your tracks
+    Train(TrainArguments),
+    /// Measure a model on labelled tracks
+    Evaluate(EvaluateArguments),
+    /// Describe the embedded model, or models in folders
+    Models(ModelsArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClassifyArguments {
+    /// Audio files, folders to search for audio files, or - for standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Use this server instead of starting a cluster in this process
+    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "devices"])]
+    pub(crate) endpoint: Option<Target>,
+    /// Print one JSON object a line for each file
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Genres to list for each file, most probable first [default: 3; with --json: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) top: Option<u32>,
+    /// Show the full card with the timeline for each of several files too
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) long: bool,
+    /// Files to classify at a time [default: the number of cores]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Give up on a file after this long
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) model: ModelFlags,
+}
+
+/// Which model, and on what.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ModelFlags {
+    /// Folder of the model to use instead of the embedded one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Where to compute: cpu, or cuda:0 (comma-separated for several; one worker each) [default: cpu]
+    #[arg(long = "device", value_name = "DEVICE", value_delimiter = ',')]
+    pub(crate) devices: Vec<String>,
+}
+
+/// What every serving command takes.
+#[derive(Debug, Args)]
+pub(crate) struct ServeFlags {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where to serve gRPC; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where to serve /metrics, /livez and /readyz [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin_listen: Option<SocketAddr>,
+    /// What to log: error, warn, info, debug, trace, or a tracing filter [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log_level: Option<String>,
+    /// How to log [default: text on a terminal, JSON elsewhere]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormatFlag>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormatFlag {
+    Text,
+    Json,
+}
+
+impl From<LogFormatFlag> for LogFormat {
+    fn from(flag: LogFormatFlag) -> Self {
+        match flag {
+            LogFormatFlag::Text => Self::Text,
+            LogFormatFlag::Json => Self::Json,
+        }
+    }
+}
+
+/// Where results are cached.
+#[derive(Debug, Args)]
+pub(crate) struct CacheFlags {
+    /// Redis to cache results in, redis://HOST:PORT [default: this process's memory]
+    #[arg(long, value_name = "URL")]
+    pub(crate) cache_url: Option<String>,
+}
+
+/// How inference forms batches.
+#[derive(Debug, Args)]
+pub(crate) struct BatchFlags {
+    /// Chunks in a batch at most
+    #[arg(long, value_name = "N")]
+    pub(crate) max_batch: Option<usize>,
+    /// How long an idle device waits for a batch to fill
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) max_queue_delay: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    #[command(flatten)]
+    pub(crate) serve: ServeFlags,
+    #[command(flatten)]
+    pub(crate) cache: CacheFlags,
+    #[command(flatten)]
+    pub(crate) model: ModelFlags,
+    #[command(flatten)]
+    pub(crate) batch: BatchFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArguments {
+    #[command(flatten)]
+    pub(crate) serve: ServeFlags,
+    /// Feature services, http://HOST:PORT, comma-separated; a name stands for all its addresses
+    /// [default: http://127.0.0.1:50052]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) feature: Vec<Target>,
+    #[command(flatten)]
+    pub(crate) cache: CacheFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FeatureArguments {
+    #[command(flatten)]
+    pub(crate) serve: ServeFlags,
+    /// Inference workers, http://HOST:PORT, comma-separated; a name stands for all its addresses
+    /// [default: http://127.0.0.1:50053]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) inference: Vec<Target>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InferenceArguments {
+    #[command(flatten)]
+    pub(crate) serve: ServeFlags,
+    #[command(flatten)]
+    pub(crate) model: ModelFlags,
+    #[command(flatten)]
+    pub(crate) batch: BatchFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FeaturesArguments {
+    /// Audio file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// NumPy file to write: [chunks, 128, 96]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// u8: the bytes that the network gets; f32: dB below the chunk's loudest cell, before they are rounded to bytes
+    #[arg(long, value_enum, default_value_t = CellType::U8)]
+    pub(crate) dtype: CellType,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CellType {
+    U8,
+    F32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArguments {
+    /// Model folders [default: the model that is embedded in this binary]
+    #[arg(value_name = "DIR")]
+    pub(crate) folders: Vec<PathBuf>,
+    /// Print the whole of model.json as one line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the model's card: what it is for, how it was made, where it fails
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) card: bool,
+}
+
+/// Labelled tracks, and where their features are kept.
+#[derive(Debug, Args)]
+pub(crate) struct DataFlags {
+    /// Labelled tracks: a folder with one subfolder of audio a genre, a CSV file `file,genre[,split]` or a folder with
+    /// one named tracks.csv, or a folder of precomputed log-mel tracks
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    /// Where computed features are kept between runs [default: the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Where the network runs: cpu, or cuda:0
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub(crate) device: DeviceSpec,
+    /// Where chance starts: the split of data that has none, and the fit
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArguments {
+    #[command(flatten)]
+    pub(crate) data: DataFlags,
+    /// Folder to write the model to
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// What to call the model [default: the name of the folder]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Published MusiCNN weights (safetensors, with adapter.json beside them) to start from, instead of the embedded
+    /// model
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Passes over the training chunks at most
+    #[arg(long, value_name = "N", default_value_t = FitOptions::default().epochs)]
+    pub(crate) epochs: usize,
+    /// Chunks a step
+    #[arg(long, value_name = "N", default_value_t = FitOptions::default().batch)]
+    pub(crate) batch: usize,
+    /// Step size of Adam
+    #[arg(long, value_name = "RATE", default_value_t = FitOptions::default().learning_rate)]
+    pub(crate) learning_rate: f64,
+    /// Share of every weight taken away each step, times the step size
+    #[arg(long, value_name = "SHARE", default_value_t = FitOptions::default().weight_decay)]
+    pub(crate) weight_decay: f64,
+    /// Share of inputs of each dense layer that is silenced in training
+    #[arg(long, value_name = "SHARE", default_value_t = FitOptions::default().dropout)]
+    pub(crate) dropout: f32,
+    /// Share of the target that is spread over all genres
+    #[arg(long, value_name = "SHARE", default_value_t = FitOptions::default().label_smoothing)]
+    pub(crate) label_smoothing: f32,
+    /// Epochs without a better result on the valid split after which fitting ends
+    #[arg(long, value_name = "N", default_value_t = FitOptions::default().patience)]
+    pub(crate) patience: usize,
+    /// Print the report on the valid split as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArguments {
+    /// Folder of the model to measure [default: the embedded model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataFlags,
+    /// Only the tracks of this split
+    #[arg(long, value_name = "NAME")]
+    pub(crate) split: Option<String>,
+    /// Only the tracks that are named in the column `track` of this CSV file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tracks: Option<PathBuf>,
+    /// Print the report as JSON, with every track's prediction
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,32 @@
+//! One file for each subcommand.
+
+pub(crate) mod classify;
+pub(crate) mod evaluate;
+pub(crate) mod features;
+pub(crate) mod models;
+pub(crate) mod serve;
+pub(crate) mod train;
+
+use chorale_trainer::{Report, Skipped};
+
+/// The asynchronous runtime of commands that serve or call.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}
+
+/// Prints what a model did on labelled tracks.
+fn print_report(report: &Report, json: bool) -> anyhow::Result<()> {
+    if json {
+        anstream::println!("{}", serde_json::to_string(report)?);
+    } else {
+        anstream::println!("{report}");
+    }
+    Ok(())
+}
+
+/// Names the tracks that were left out, on standard error.
+fn report_skipped(skipped: &[Skipped]) {
+    for Skipped { track, reason } in skipped {
+        anstream::eprintln!("{track}: left out: {reason}");
+    }
+}

@@ -1,0 +1,136 @@
+//! `chorale up`, `gateway`, `feature` and `inference`: start, serve until a signal, drain.
+//!
+//! The first line on standard output says where the role listens, so that a script that asked for port 0 can read it.
+//! Logs go to standard error.
+
+use std::future::Future;
+
+use anyhow::Context;
+use chorale_runtime::{
+    admin,
+    process::Process,
+    replicas::Target,
+    server::RunningRole,
+    shutdown::{self, ShutdownConfig},
+    telemetry::{self, LogFormat},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::block_on;
+use crate::{
+    cli::{
+        BatchFlags, CacheFlags, FeatureArguments, GatewayArguments, InferenceArguments, ModelFlags, ServeFlags,
+        UpArguments,
+    },
+    cluster::Cluster,
+    config::{Config, Flags},
+    exit::{Exit, UsageError},
+};
+
+pub(crate) fn up(arguments: &UpArguments) -> anyhow::Result<Exit> {
+    let flags = Flags::default().set("gateway.listen", arguments.serve.listen)?;
+    let flags = batch_flags(model_flags(cache_flags(flags, &arguments.cache)?, &arguments.model)?, &arguments.batch)?;
+    let config = load(&arguments.serve, flags)?;
+    usage(config.gateway.validate())?;
+    usage(config.feature.validate())?;
+    usage(config.inference.validate())?;
+    serve(config, |config, process| async move {
+        let mut cluster = Cluster::start(config.clone(), &process).await?;
+        announce(&cluster.endpoint());
+        tokio::select! {
+            signal = shutdown::signalled() => tracing::info!(signal = signal?, "stopping"),
+            ended = cluster.ended() => return ended.context("a role ended by itself"),
+        }
+        cluster.drain(&config.shutdown).await;
+        Ok(())
+    })
+}
+
+pub(crate) fn gateway(arguments: &GatewayArguments) -> anyhow::Result<Exit> {
+    let flags = Flags::default()
+        .set("gateway.listen", arguments.serve.listen)?
+        .set_list("gateway.feature", &arguments.feature)?;
+    let config = load(&arguments.serve, cache_flags(flags, &arguments.cache)?)?;
+    usage(config.gateway.validate())?;
+    serve(config, |config, process| async move {
+        serve_role(chorale_gateway::start(config.gateway, &process).await?, &config.shutdown).await
+    })
+}
+
+pub(crate) fn feature(arguments: &FeatureArguments) -> anyhow::Result<Exit> {
+    let flags = Flags::default()
+        .set("feature.listen", arguments.serve.listen)?
+        .set_list("feature.inference", &arguments.inference)?;
+    let config = load(&arguments.serve, flags)?;
+    usage(config.feature.validate())?;
+    serve(config, |config, process| async move {
+        serve_role(chorale_feature::start(config.feature, &process).await?, &config.shutdown).await
+    })
+}
+
+pub(crate) fn inference(arguments: &InferenceArguments) -> anyhow::Result<Exit> {
+    let flags = Flags::default().set("inference.listen", arguments.serve.listen)?;
+    let config = load(&arguments.serve, batch_flags(model_flags(flags, &arguments.model)?, &arguments.batch)?)?;
+    usage(config.inference.validate())?;
+    serve(config, |config, process| async move {
+        serve_role(chorale_inference::start(config.inference, &process).await?, &config.shutdown).await
+    })
+}
+
+fn cache_flags(flags: Flags, cache: &CacheFlags) -> anyhow::Result<Flags> {
+    Ok(flags.set("gateway.cache.url", cache.cache_url.as_ref())?)
+}
+
+/// Adds the flags that say which model runs where.
+pub(crate) fn model_flags(flags: Flags, model: &ModelFlags) -> anyhow::Result<Flags> {
+    Ok(flags.set("inference.model", model.model.as_ref())?.set_list("inference.devices", &model.devices)?)
+}
+
+fn batch_flags(flags: Flags, batch: &BatchFlags) -> anyhow::Result<Flags> {
+    let delay = batch.max_queue_delay.map(|delay| humantime::format_duration(delay).to_string());
+    Ok(flags.set("inference.max_batch", batch.max_batch)?.set("inference.max_queue_delay", delay)?)
+}
+
+fn load(serve: &ServeFlags, flags: Flags) -> anyhow::Result<Config> {
+    let format = serve.log_format.map(LogFormat::from);
+    let flags = flags
+        .set("admin.listen", serve.admin_listen)?
+        .set("log.level", serve.log_level.as_ref())?
+        .set("log.format", format)?;
+    Ok(flags.load(serve.config.as_deref())?)
+}
+
+/// A configuration that was read, but makes no sense, is wrong usage.
+fn usage<E: std::fmt::Display>(validated: Result<(), E>) -> Result<(), UsageError> {
+    validated.map_err(|error| UsageError(format!("configuration: {error}")))
+}
+
+/// Runs `role` between the parts that every role has: logs before it, the admin port beside it.
+fn serve<F>(config: Config, role: impl FnOnce(Config, Process) -> F) -> anyhow::Result<Exit>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    telemetry::start(&config.log)?;
+    block_on(async {
+        let process = Process::default();
+        let stop = CancellationToken::new();
+        admin::serve(&config.admin, process.metrics.clone(), process.readiness.clone(), stop.clone()).await?;
+        let _stop_admin = stop.drop_guard();
+        role(config, process).await?;
+        Ok(Exit::Done)
+    })
+}
+
+async fn serve_role(mut role: RunningRole, shutdown: &ShutdownConfig) -> anyhow::Result<()> {
+    announce(&Target::from(role.address()));
+    tokio::select! {
+        signal = shutdown::signalled() => tracing::info!(signal = signal?, "stopping"),
+        ended = role.ended() => return Ok(ended?),
+    }
+    role.drain(shutdown).await;
+    Ok(())
+}
+
+fn announce(endpoint: &Target) {
+    anstream::println!("listening on {endpoint}");
+}

@@ -1,0 +1,35 @@
+//! The `chorale` binary: parses the command line and hands over to a role or a tool.
+
+mod cli;
+mod client;
+mod cluster;
+mod commands;
+mod config;
+mod exit;
+mod paths;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    exit::Exit,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Classify(arguments) => commands::classify::run(&arguments),
+        Command::Up(arguments) => commands::serve::up(&arguments),
+        Command::Gateway(arguments) => commands::serve::gateway(&arguments),
+        Command::Feature(arguments) => commands::serve::feature(&arguments),
+        Command::Inference(arguments) => commands::serve::inference(&arguments),
+        Command::Features(arguments) => commands::features::run(&arguments),
+        Command::Train(arguments) => commands::train::run(&arguments),
+        Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Models(arguments) => commands::models::run(&arguments),
+    };
+    outcome.unwrap_or_else(|error| Exit::of_error(&error)).into()
+}

@@ -1,0 +1,103 @@
+//! From what a user names, files and folders and `-`, to the tracks to classify.
+
+use std::path::{Path, PathBuf};
+
+use walkdir::{DirEntry, WalkDir};
+
+/// The file extensions that count as audio inside a folder, also those that cannot be decoded: better reported than
+/// passed over. A file that is named outright is tried whatever it is called.
+const AUDIO_EXTENSIONS: [&str; 28] = [
+    "aac", "aif", "aifc", "aiff", "alac", "ape", "au", "caf", "flac", "m4a", "m4b", "m4r", "mka", "mkv", "mov", "mp1",
+    "mp2", "mp3", "mp4", "oga", "ogg", "opus", "snd", "wav", "wave", "webm", "wma", "wv",
+];
+
+/// One thing to classify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Track {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+    /// Something that was named but cannot be read.
+    Missing(PathBuf, String),
+}
+
+impl Track {
+    /// As the user would name it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Stdin => "-".to_owned(),
+            Self::File(path) | Self::Missing(path, _) => path.display().to_string(),
+        }
+    }
+}
+
+/// The tracks under `paths`, folders in the order of their file names. What cannot be read is in the list too.
+pub(crate) fn expand(paths: &[PathBuf]) -> Vec<Track> {
+    let mut tracks = Vec::new();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            tracks.push(Track::Stdin);
+        } else if path.is_dir() {
+            expand_folder(path, &mut tracks);
+        } else {
+            tracks.push(Track::File(path.clone()));
+        }
+    }
+    tracks
+}
+
+fn expand_folder(folder: &Path, tracks: &mut Vec<Track>) {
+    let before = tracks.len();
+    let visible = |entry: &DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
+    for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter().filter_entry(visible) {
+        match entry {
+            Ok(entry) if entry.file_type().is_file() && has_audio_extension(entry.path()) => {
+                tracks.push(Track::File(entry.into_path()));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let path = error.path().unwrap_or(folder).to_owned();
+                tracks.push(Track::Missing(path, error.to_string()));
+            }
+        }
+    }
+    if tracks.len() == before {
+        let message = "no audio files in this folder (known by their extension; name a file to have it tried anyway)";
+        tracks.push(Track::Missing(folder.to_owned(), message.to_owned()));
+    }
+}
+
+fn has_audio_extension(path: &Path) -> bool {
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| AUDIO_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_gives_its_audio_in_order_and_a_named_file_is_taken_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("album")).unwrap();
+        fs::create_dir(folder.path().join(".trash")).unwrap();
+        for name in ["album/2.MP3", "album/1.flac", "cover.jpg", ".trash/3.mp3", "notes"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let notes = folder.path().join("notes");
+        let tracks = expand(&["-".into(), folder.path().to_owned(), notes.clone()]);
+        let file = |name| Track::File(folder.path().join(name));
+        assert_eq!(tracks, [Track::Stdin, file("album/1.flac"), file("album/2.MP3"), Track::File(notes)]);
+    }
+
+    #[test]
+    fn a_folder_without_audio_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let tracks = expand(&[folder.path().to_owned()]);
+        assert!(matches!(tracks.as_slice(), [Track::Missing(_, message)] if message.contains("no audio files")));
+    }
+}
