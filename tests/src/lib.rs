@@ -1,0 +1,32 @@
+//! Real Chorale processes on free ports, and what a test needs around them.
+//!
+//! One file of `tests/` holds one behaviour. A [`Server`] is a process of the `chorale` binary, a [`Cluster`] is four
+//! of them with a Redis, [`command::run`] is a tool run to its end, and a [`Client`] uploads audio at its own pace.
+//! Every process ends with the value that stands for it; a test that fails shows what its servers logged.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod admin;
+mod binary;
+mod cluster;
+mod memory;
+mod redis;
+mod server;
+mod skip;
+mod wait;
+
+pub mod client;
+pub mod command;
+pub mod fixtures;
+pub mod grpcurl;
+pub mod sound;
+pub mod verdict;
+
+pub use binary::{chorale, workspace};
+pub use client::{Client, Upload};
+pub use cluster::Cluster;
+pub use memory::{MIB, Memory};
+pub use redis::Redis;
+pub use server::{Server, health};
+pub use skip::{note, skip};
+pub use wait::until;

@@ -1,0 +1,96 @@
+//! A real Redis.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::{skip::skip_without_tool, until};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A `redis-server` on a free port that keeps nothing on disk. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Redis {
+    child: Child,
+    port: u16,
+}
+
+impl Redis {
+    /// Starts a server and waits until it answers. `None`, with a message, if none is installed.
+    pub async fn start() -> Option<Self> {
+        // Another process may take the free port first: then the server ends, and the next port is tried.
+        for _ in 0..5 {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            let port = listener.local_addr().expect("a bound socket has an address").port();
+            drop(listener);
+            let Some(child) = spawn(port) else {
+                skip_without_tool("redis-server", "apt-get install redis-server");
+                return None;
+            };
+            let mut redis = Self { child, port };
+            if redis.answers().await {
+                return Some(redis);
+            }
+        }
+        panic!("redis-server finds no port");
+    }
+
+    /// Where it is, as `--cache-url` takes it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills the server.
+    pub fn kill(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.port).expect("redis-server was there before");
+        assert!(self.answers().await, "redis-server starts again on its port");
+    }
+
+    /// Waits until the server answers; false if it ended instead.
+    async fn answers(&mut self) -> bool {
+        until("redis-server answers", PATIENCE, async || {
+            if self.child.try_wait().expect("the process can be waited for").is_some() {
+                return Some(false);
+            }
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+            let mut answer = [0; 5];
+            stream.write_all(b"PING\r\n").ok()?;
+            stream.read_exact(&mut answer).ok()?;
+            (&answer == b"+PONG").then_some(true)
+        })
+        .await
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(port: u16) -> Option<Child> {
+    let spawned = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    match spawned {
+        Ok(child) => Some(child),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => panic!("redis-server: {error}"),
+    }
+}
