@@ -1,7 +1,7 @@
 //! Sun/NeXT `.au`, which symphonia does not read.
 
 use crate::analyze::Limits;
-use crate::decode::{Decoded, MonoSink};
+use crate::decoded::{Decoded, MonoSink};
 use crate::error::FeatureError;
 use crate::pcm::{Encoding, Interleaved};
 use crate::source::AudioSource;

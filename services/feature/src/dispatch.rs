@@ -37,10 +37,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
-use crate::{
-    config::DispatchConfig,
-    metrics::{FeatureMetrics, RetryReason},
-};
+use crate::{config::DispatchConfig, metrics::FeatureMetrics};
 
 /// Chunks that wait for a replica's stream to take them, per replica. The stream's own flow control holds more.
 const REQUEST_QUEUE: usize = 16;
@@ -138,7 +135,7 @@ impl Dispatcher {
                     "overloaded"
                 }
             };
-            metrics.dispatch_retries.get_or_create(&RetryReason { reason: retry_reason }).inc();
+            metrics.dispatch_retries.get_or_create(&[("reason", retry_reason)]).inc();
             sleep(pauses.next().unwrap_or_default()).await;
         }
     }

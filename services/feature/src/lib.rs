@@ -9,9 +9,11 @@
 
 mod analyze;
 mod au;
+mod audio_track;
 mod chunk;
 mod config;
 mod decode;
+mod decoded;
 mod dispatch;
 mod edit_list;
 mod error;
@@ -26,6 +28,7 @@ mod role;
 mod service;
 mod sniff;
 mod source;
+mod track_decoder;
 
 pub use analyze::{AudioInput, AudioSummary, Limits, Warning, WarningKind, analyze, analyze_bytes, analyze_file};
 pub use chunk::{Chunker, DbChunk, MelChunk};

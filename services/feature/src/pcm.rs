@@ -1,7 +1,7 @@
 //! Uncompressed samples: raw PCM as its sender declares it, and the sample formats of `.au`.
 
 use crate::analyze::Limits;
-use crate::decode::{Decoded, MonoBlock, MonoSink, check_signal};
+use crate::decoded::{Decoded, MonoBlock, MonoSink, check_signal};
 use crate::error::FeatureError;
 use crate::mono::sanitize;
 use crate::source::AudioSource;

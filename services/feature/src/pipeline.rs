@@ -1,7 +1,7 @@
 //! Decoded samples to events.
 
 use crate::chunk::{Chunker, DbChunk};
-use crate::decode::MonoBlock;
+use crate::decoded::MonoBlock;
 use crate::error::FeatureError;
 use crate::mel::MelSpectrogram;
 use crate::resample::Resampler;

@@ -34,7 +34,7 @@ use crate::{
     AudioInput, AudioSender, AudioSource, AudioSummary, Event, FeatureError, Limits, MelChunk, PcmSpec, analyze,
     config::FeatureConfig,
     dispatch::{Dispatcher, deadline_passed},
-    metrics::{ChunkKind, DecodeErrorKind, FeatureMetrics, StreamEnd},
+    metrics::FeatureMetrics,
 };
 
 /// Bytes in one message of an upload at most.
@@ -148,7 +148,7 @@ impl AnalysisService {
                 code
             }
         };
-        self.metrics.streams.get_or_create(&StreamEnd { code }).inc();
+        self.metrics.streams.get_or_create(&[("code", code)]).inc();
     }
 }
 
@@ -247,7 +247,7 @@ impl Track<'_> {
             Known::Chunk(chunk) => chunk,
         };
         let kind = if chunk.silent { "silent" } else { "voiced" };
-        self.service.metrics.chunks.get_or_create(&ChunkKind { kind }).inc();
+        self.service.metrics.chunks.get_or_create(&[("kind", kind)]).inc();
         let mut result = ChunkResult {
             index: chunk.index,
             start_seconds: chunk.start_seconds,
@@ -281,7 +281,7 @@ impl Track<'_> {
             DecodeFailure::Panic => Failure::new(Reason::Internal, "the decoder panicked on this audio"),
         };
         if failure.reason != Reason::Cancelled {
-            self.service.metrics.decode_errors.get_or_create(&DecodeErrorKind { kind: failure.reason.name() }).inc();
+            self.service.metrics.decode_errors.get_or_create(&[("kind", failure.reason.name())]).inc();
         }
         failure
     }

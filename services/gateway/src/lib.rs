@@ -11,6 +11,7 @@ mod config;
 mod deadline;
 mod error;
 mod flight;
+mod heard;
 mod metrics;
 mod model;
 mod oversize;

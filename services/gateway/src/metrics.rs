@@ -1,6 +1,6 @@
 //! What a gateway measures.
 
-use chorale_runtime::metrics::latency_buckets;
+use chorale_runtime::metrics::{RegistryExt, latency_buckets};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -74,40 +74,18 @@ pub(crate) struct GatewayMetrics {
 impl GatewayMetrics {
     /// Registers them.
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            calls: Family::default(),
-            call_seconds: latencies(),
-            open_streams: Gauge::default(),
-            audio_bytes: Counter::default(),
-            cache_lookups: Family::default(),
-            cache_failed_writes: Counter::default(),
-            cache_seconds: latencies(),
-            flights_shared: Counter::default(),
-            verdicts: Family::default(),
-            feature_retries: Counter::default(),
-        };
-        registry.register("calls", "Calls that ended, by RPC and code", metrics.calls.clone());
-        registry.register("call_seconds", "Duration of calls, by RPC and code", metrics.call_seconds.clone());
-        registry.register("open_streams", "Calls that are being classified", metrics.open_streams.clone());
-        registry.register("audio_bytes", "Bytes of audio received", metrics.audio_bytes.clone());
-        registry.register("cache_lookups", "Lookups in the result cache, by result", metrics.cache_lookups.clone());
-        registry.register(
-            "cache_failed_writes",
-            "Verdicts that the result cache did not take",
-            metrics.cache_failed_writes.clone(),
-        );
-        registry.register("cache_seconds", "Duration of cache operations", metrics.cache_seconds.clone());
-        registry.register(
-            "flights_shared",
-            "Calls answered by an equal call that ran at the same time",
-            metrics.flights_shared.clone(),
-        );
-        registry.register("verdicts", "Verdicts given, by genre", metrics.verdicts.clone());
-        registry.register(
-            "feature_retries",
-            "Feature calls that another replica was asked for",
-            metrics.feature_retries.clone(),
-        );
-        metrics
+        let mut counter = |name, help| registry.add(name, help, Counter::default());
+        Self {
+            audio_bytes: counter("audio_bytes", "Bytes of audio received"),
+            cache_failed_writes: counter("cache_failed_writes", "Verdicts that the result cache did not take"),
+            flights_shared: counter("flights_shared", "Calls answered by an equal call that ran at the same time"),
+            feature_retries: counter("feature_retries", "Feature calls that another replica was asked for"),
+            calls: registry.add("calls", "Calls that ended, by RPC and code", Family::default()),
+            call_seconds: registry.add("call_seconds", "Duration of calls, by RPC and code", latencies()),
+            open_streams: registry.add("open_streams", "Calls that are being classified", Gauge::default()),
+            cache_lookups: registry.add("cache_lookups", "Lookups in the result cache, by result", Family::default()),
+            cache_seconds: registry.add("cache_seconds", "Duration of cache operations", latencies()),
+            verdicts: registry.add("verdicts", "Verdicts given, by genre", Family::default()),
+        }
     }
 }

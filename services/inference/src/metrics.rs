@@ -3,7 +3,10 @@
 use std::{sync::atomic::AtomicU64, time::Duration};
 
 use chorale_model::DeviceSpec;
-use chorale_runtime::failure::Reason;
+use chorale_runtime::{
+    failure::Reason,
+    metrics::{Label, RegistryExt},
+};
 use prometheus_client::{
     metrics::{
         counter::Counter,
@@ -11,7 +14,7 @@ use prometheus_client::{
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 
 use crate::{InferenceConfig, batcher::Release};
@@ -19,14 +22,13 @@ use crate::{InferenceConfig, batcher::Release};
 /// The `result` of a chunk that was classified; every other one is a [`Reason`].
 const CLASSIFIED: &str = "OK";
 
-type ByName = [(&'static str, &'static str); 1];
 type ByDevice = [(&'static str, String); 1];
 
 /// The metrics of the role.
 #[derive(Debug)]
 pub(crate) struct InferenceMetrics {
-    chunks: Family<ByName, Counter>,
-    batches: Family<ByName, Counter>,
+    chunks: Family<Label, Counter>,
+    batches: Family<Label, Counter>,
     batch_size: Histogram,
     queue_depth: Gauge,
     queue_wait: Histogram,
@@ -37,20 +39,49 @@ pub(crate) struct InferenceMetrics {
 }
 
 impl InferenceMetrics {
-    /// Registers every metric, with every label value that can come, at zero.
+    /// Registers every metric.
     pub(crate) fn new(registry: &mut Registry, config: &InferenceConfig) -> Self {
         let metrics = Self {
-            chunks: Family::default(),
-            batches: Family::default(),
+            chunks: registry.add(
+                "chunks",
+                "Chunks received, by OK or the reason why there is no answer",
+                Family::default(),
+            ),
+            batches: registry.add(
+                "batches",
+                "Batches sent to a device, by why they were not held back any longer",
+                Family::default(),
+            ),
             // 1 to 1024 chunks, the largest batch that can be configured.
-            batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
-            queue_depth: Gauge::default(),
-            queue_wait: Histogram::new(device_buckets()),
-            forward: Histogram::new(device_buckets()),
-            forward_failures: Family::default(),
-            device_busy: Family::default(),
-            devices_serving: Gauge::default(),
+            batch_size: registry.add(
+                "batch_size_chunks",
+                "Chunks in a batch",
+                Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            ),
+            queue_depth: registry.add("queue_depth_chunks", "Chunks that wait for a device", Gauge::default()),
+            queue_wait: registry.add(
+                "queue_wait_seconds",
+                "From a chunk's receipt to the start of its batch's forward pass",
+                Histogram::new(device_buckets()),
+            ),
+            forward: registry.add(
+                "forward_seconds",
+                "One forward pass over a batch, both copies between host and device included",
+                Histogram::new(device_buckets()),
+            ),
+            forward_failures: registry.add(
+                "forward_failures",
+                "Forward passes that failed, warm-up and probes included",
+                Family::default(),
+            ),
+            device_busy: registry.add(
+                "device_busy_seconds",
+                "Time that a device spent in forward passes",
+                Family::default(),
+            ),
+            devices_serving: registry.add("serving_devices", "Devices that take batches", Gauge::default()),
         };
+        // Every label value that can come is there from the start, at zero.
         for result in Reason::ALL.iter().map(|reason| reason.name()).chain([CLASSIFIED]) {
             drop(metrics.chunks.get_or_create(&[("result", result)]));
         }
@@ -61,43 +92,6 @@ impl InferenceMetrics {
             drop(metrics.forward_failures.get_or_create(&by_device(device)));
             drop(metrics.device_busy.get_or_create(&by_device(device)));
         }
-
-        registry.register(
-            "chunks",
-            "Chunks received, by OK or the reason why there is no answer",
-            metrics.chunks.clone(),
-        );
-        registry.register(
-            "batches",
-            "Batches sent to a device, by why they were not held back any longer",
-            metrics.batches.clone(),
-        );
-        registry.register("batch_size_chunks", "Chunks in a batch", metrics.batch_size.clone());
-        registry.register("queue_depth_chunks", "Chunks that wait for a device", metrics.queue_depth.clone());
-        registry.register_with_unit(
-            "queue_wait",
-            "From a chunk's receipt to the start of its batch's forward pass",
-            Unit::Seconds,
-            metrics.queue_wait.clone(),
-        );
-        registry.register_with_unit(
-            "forward",
-            "One forward pass over a batch, both copies between host and device included",
-            Unit::Seconds,
-            metrics.forward.clone(),
-        );
-        registry.register(
-            "forward_failures",
-            "Forward passes that failed, warm-up and probes included",
-            metrics.forward_failures.clone(),
-        );
-        registry.register_with_unit(
-            "device_busy",
-            "Time that a device spent in forward passes",
-            Unit::Seconds,
-            metrics.device_busy.clone(),
-        );
-        registry.register("serving_devices", "Devices that take batches", metrics.devices_serving.clone());
         metrics
     }
 

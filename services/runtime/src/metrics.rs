@@ -4,7 +4,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::{metrics::info::Info, registry::Registry};
+use prometheus_client::{
+    metrics::info::Info,
+    registry::{Metric, Registry},
+};
 
 /// The registry of one process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -46,7 +49,40 @@ impl Default for Metrics {
     }
 }
 
+/// One label of a metric: its name and its value, from a closed set.
+pub type Label = [(&'static str, &'static str); 1];
+
+/// Creates a metric where it is registered, so that its name and its help stand in one place.
+pub trait RegistryExt {
+    /// Registers `metric`, without a suffix that OpenMetrics adds (`_total` for a counter), and hands it back.
+    fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M;
+}
+
+impl RegistryExt for Registry {
+    fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.register(name, help, metric.clone());
+        metric
+    }
+}
+
 /// Upper bounds of latency histograms, in seconds: 1 ms to about two minutes.
 pub fn latency_buckets() -> impl Iterator<Item = f64> {
     prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 18)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    #[test]
+    fn what_a_role_adds_is_counted_under_its_name() {
+        let metrics = Metrics::new();
+        let calls: Counter = metrics.register("gateway", |registry| registry.add("calls", "Calls", Counter::default()));
+        calls.inc();
+        let text = metrics.encode();
+        assert!(text.contains("chorale_gateway_calls_total 1\n"), "{text}");
+        assert!(text.contains("chorale_build_info{version="), "{text}");
+    }
 }
