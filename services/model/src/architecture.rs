@@ -1,12 +1,48 @@
-//! The shape of the network: MusiCNN on 24 frames a second.
+//! The networks that there are, and the shape of the default one: MusiCNN on 24 frames a second.
 //!
 //! MusiCNN (musicnn 0.1.0) looks at 96 mel bands of 16 kHz audio, 62.5 frames a second. An adapter computes those bands
 //! from ours, and every kernel over time is resampled to our frames, so that the filters answer to the same music.
 
 use std::collections::BTreeMap;
 
-/// The name of this architecture in `model.json`.
+use crate::SeedCnn;
+
+/// The name of the default architecture in `model.json`.
 pub const ARCHITECTURE: &str = "musicnn-24fps";
+
+/// A network that weights can be for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// MusiCNN on 24 frames a second: a pretrained backbone, and a head.
+    Musicnn,
+    /// The convolutional network that Chorale's predecessor published.
+    SeedCnn,
+}
+
+impl Architecture {
+    /// All of them, and their names in `model.json`.
+    pub const TABLE: [(Self, &'static str); 2] = [(Self::Musicnn, ARCHITECTURE), (Self::SeedCnn, "seed-cnn")];
+
+    /// The architecture of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::TABLE.into_iter().find(|(_, known)| *known == name).map(|(architecture, _)| architecture)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::TABLE.into_iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
+
+    /// Every tensor of a model with `labels` labels: its name and shape.
+    pub(crate) fn tensors(self, labels: usize) -> BTreeMap<String, Vec<usize>> {
+        match self {
+            Self::Musicnn => tensors(labels),
+            Self::SeedCnn => SeedCnn::tensors(labels).into_iter().collect(),
+        }
+    }
+}
 
 /// Features of a chunk after pooling over time: the maximum and the mean of 753 channels, interleaved.
 pub const POOLED_FEATURES: usize = 2 * (FRONT_CHANNELS + MID_LAYERS * MID_CHANNELS);
@@ -85,7 +121,7 @@ pub(crate) fn is_backbone(name: &str) -> bool {
     ["adapter.", "input_norm.", "front.", "mid."].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Every tensor of a model with `labels` labels: its name and shape.
+/// Every tensor of MusiCNN with `labels` labels: its name and shape.
 pub(crate) fn tensors(labels: usize) -> BTreeMap<String, Vec<usize>> {
     let mut table = backbone_tensors(|time| time.taps);
     table.insert("adapter.weight".to_owned(), vec![BANDS, crate::contract::MEL_BANDS]);

@@ -1,17 +1,14 @@
 //! A model on a device, ready to classify.
 
-use candle_core::Device;
-
 use crate::{
-    Backbone, DeviceSpec, Head, Manifest, ModelError, ModelFolder, Result, contract::CHUNK_CELLS, probabilities,
+    DeviceSpec, Manifest, ModelError, ModelFolder, Network, Result, contract::CHUNK_CELLS, probabilities,
 };
 
 /// A model on a device. One thread owns it; on the CPU, `RAYON_NUM_THREADS` threads help with every batch.
 pub struct Classifier {
     manifest: Manifest,
     device: DeviceSpec,
-    backbone: Backbone,
-    head: Head,
+    network: Network,
 }
 
 impl Classifier {
@@ -20,13 +17,8 @@ impl Classifier {
     /// # Errors
     /// Those of [`DeviceSpec::open`], and where the device is out of memory.
     pub fn load(folder: &ModelFolder, device: DeviceSpec) -> Result<Self> {
-        let opened: Device = device.open()?;
-        Ok(Self {
-            manifest: folder.manifest().clone(),
-            device,
-            backbone: Backbone::new(folder.weights(), &opened)?,
-            head: Head::new(folder.weights(), folder.manifest().labels.len(), &opened)?,
-        })
+        let network = Network::new(folder, &device.open()?)?;
+        Ok(Self { manifest: folder.manifest().clone(), device, network })
     }
 
     /// The probabilities of every label, for every chunk of a batch, in one forward pass. Chunks are those of the feature
@@ -35,10 +27,7 @@ impl Classifier {
     /// # Errors
     /// [`ModelError::ChunkSize`], [`ModelError::Compute`] where the device fails, or [`ModelError::NotFiniteAnswer`].
     pub fn classify(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>> {
-        if chunks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let logits = self.head.logits(&self.backbone.pooled(chunks)?)?.to_vec2::<f32>()?;
+        let logits = self.logits(chunks)?;
         let answers: Vec<Vec<f32>> =
             logits.iter().map(|logits| probabilities(logits, self.manifest.temperature)).collect();
         if answers.iter().flatten().all(|probability| probability.is_finite()) {
@@ -46,6 +35,17 @@ impl Classifier {
         } else {
             Err(ModelError::NotFiniteAnswer(self.manifest.version.clone()))
         }
+    }
+
+    /// The logits of every label, before the temperature, for every chunk of a batch: see [`Classifier::classify`].
+    ///
+    /// # Errors
+    /// [`ModelError::ChunkSize`], or [`ModelError::Compute`] where the device fails.
+    pub fn logits(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>> {
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.network.logits(chunks)?.to_vec2::<f32>()?)
     }
 
     /// Runs one forward pass over `batch` chunks of silence, so that the first real one does not pay for the device's

@@ -36,7 +36,7 @@ impl ModelFolder {
     pub fn new(manifest: Manifest, weights: Weights, card: String) -> Result<Self> {
         let mut folder = Self { manifest, weights, card };
         folder.manifest.check()?;
-        folder.weights.check(folder.manifest.labels.len())?;
+        folder.weights.check(folder.manifest.network()?, folder.manifest.labels.len())?;
         folder.manifest.version = version(&folder.weights_file()?);
         Ok(folder)
     }
@@ -94,7 +94,7 @@ impl ModelFolder {
                 found: format!("{contract:?}"),
             });
         }
-        weights.check(manifest.labels.len())?;
+        weights.check(manifest.network()?, manifest.labels.len())?;
         Ok(Self { manifest, weights, card })
     }
 

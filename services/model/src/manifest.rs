@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ARCHITECTURE, ModelError, Result, contract::feature_id};
+use crate::{Architecture, ModelError, Result, contract::feature_id};
 
 const MAX_LABELS: usize = 1_000;
 const MAX_NAME_BYTES: usize = 100;
@@ -21,7 +21,7 @@ pub struct Manifest {
     pub labels: Vec<String>,
     /// The feature contract that the model was trained on: [`feature_id`].
     pub feature_id: String,
-    /// The network that the weights are for: [`ARCHITECTURE`].
+    /// The network that the weights are for: one of [`Architecture::TABLE`].
     pub architecture: String,
     /// What logits are divided by before the softmax.
     pub temperature: f64,
@@ -86,12 +86,7 @@ impl Manifest {
         let is_name = |name: &str| (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
         let name_rule = || format!("1 to {MAX_NAME_BYTES} printable bytes");
         field(is_name(&self.name), "name", name_rule(), format!("{:?}", self.name))?;
-        field(
-            self.architecture == ARCHITECTURE,
-            "architecture",
-            format!("`{ARCHITECTURE}`"),
-            format!("{:?}", self.architecture),
-        )?;
+        self.network()?;
         field(
             self.feature_id == feature_id(),
             "feature_id",
@@ -120,6 +115,18 @@ impl Manifest {
             "0.01 to 100".to_owned(),
             self.temperature.to_string(),
         )
+    }
+
+    /// The network that the weights are for.
+    ///
+    /// # Errors
+    /// [`ModelError::Field`] where this build has no network of that name.
+    pub fn network(&self) -> Result<Architecture> {
+        Architecture::named(&self.architecture).ok_or_else(|| ModelError::Field {
+            field: "architecture",
+            expected: Architecture::TABLE.map(|(_, name)| format!("`{name}`")).join(" or "),
+            found: format!("{:?}", self.architecture),
+        })
     }
 
     pub(crate) fn contract(&self) -> Contract {

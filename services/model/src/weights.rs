@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::{ModelError, Result, architecture};
+use crate::{Architecture, ModelError, Result, architecture};
 
 /// One array, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +93,11 @@ impl Weights {
         self.arrays.remove(name)
     }
 
+    /// The arrays and their names, in alphabetical order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Array)> {
+        self.arrays.iter().map(|(name, array)| (name.as_str(), array))
+    }
+
     /// Keeps only the arrays whose name satisfies `keep`.
     pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.arrays.retain(|name, _| keep(name));
@@ -114,12 +119,12 @@ impl Weights {
         Ok(array)
     }
 
-    /// Checks that the arrays are those of the architecture with `labels` labels, no more and no fewer.
+    /// Checks that the arrays are those of `architecture` with `labels` labels, no more and no fewer.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::Shape`] or [`ModelError::UnknownTensor`].
-    pub fn check(&self, labels: usize) -> Result<()> {
-        let expected = architecture::tensors(labels);
+    pub fn check(&self, architecture: Architecture, labels: usize) -> Result<()> {
+        let expected = architecture.tensors(labels);
         for (name, shape) in &expected {
             self.get(name, shape)?;
         }

@@ -1,0 +1,71 @@
+//! Any of the networks, on a device.
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use crate::{Architecture, Backbone, Head, ModelError, ModelFolder, Result, SeedCnn, contract::CHUNK_CELLS};
+
+/// Chunks that go through a GPU at once: bounds memory.
+const GPU_CHUNKS: usize = 64;
+
+/// A network on a device, ready to listen.
+pub enum Network {
+    /// [`Architecture::Musicnn`]
+    Musicnn {
+        /// From chunks to pooled features.
+        backbone: Backbone,
+        /// From pooled features to logits.
+        head: Head,
+    },
+    /// [`Architecture::SeedCnn`]
+    SeedCnn {
+        /// From chunks to logits.
+        network: SeedCnn,
+        /// Where it is.
+        device: Device,
+    },
+}
+
+impl Network {
+    /// Puts the network of a model onto `device`.
+    ///
+    /// # Errors
+    /// Where the device is out of memory.
+    pub fn new(folder: &ModelFolder, device: &Device) -> Result<Self> {
+        let (weights, labels) = (folder.weights(), folder.manifest().labels.len());
+        Ok(match folder.manifest().network()? {
+            Architecture::Musicnn => {
+                Self::Musicnn { backbone: Backbone::new(weights, device)?, head: Head::new(weights, labels, device)? }
+            }
+            Architecture::SeedCnn => {
+                Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, device: device.clone() }
+            }
+        })
+    }
+
+    /// The logits `[batch, labels]` of chunks of the feature contract, at least one: `[mel band][frame]`, one byte a cell.
+    ///
+    /// # Errors
+    /// [`ModelError::ChunkSize`], or [`ModelError::Compute`] where the device fails.
+    pub fn logits(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+        if let Some((index, chunk)) = chunks.iter().enumerate().find(|(_, chunk)| chunk.len() != CHUNK_CELLS) {
+            return Err(ModelError::ChunkSize { index, expected: CHUNK_CELLS, found: chunk.len() });
+        }
+        match self {
+            Self::Musicnn { backbone, head } => head.logits(&backbone.pooled(chunks)?),
+            Self::SeedCnn { network, device } => {
+                // As in the backbone: on the CPU, cores share the chunks, not the matrix products.
+                let logits: Vec<Tensor> = match (device, chunks) {
+                    (Device::Cpu, [_]) => vec![network.listen(chunks, device)?],
+                    (Device::Cpu, _) => {
+                        chunks.par_chunks(1).map(|chunk| network.listen(chunk, device)).collect::<Result<_>>()?
+                    }
+                    _ => {
+                        chunks.chunks(GPU_CHUNKS).map(|chunks| network.listen(chunks, device)).collect::<Result<_>>()?
+                    }
+                };
+                Ok(Tensor::cat(&logits, 0)?)
+            }
+        }
+    }
+}
