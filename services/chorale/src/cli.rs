@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use chorale_model::DeviceSpec;
 use chorale_runtime::{replicas::Target, telemetry::LogFormat};
-use chorale_trainer::FitOptions;
+use chorale_trainer::SplitBy;
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::styling::{AnsiColor, Styles},
@@ -250,6 +250,29 @@ pub(crate) struct DataFlags {
     pub(crate) seed: u64,
 }
 
+/// A network that can be trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    Musicnn,
+    SeedCnn,
+}
+
+/// What stays together when data is split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitUnit {
+    Track,
+    Chunk,
+}
+
+impl From<SplitUnit> for SplitBy {
+    fn from(unit: SplitUnit) -> Self {
+        match unit {
+            SplitUnit::Track => Self::Track,
+            SplitUnit::Chunk => Self::Chunk,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
     #[command(flatten)]
@@ -264,27 +287,43 @@ pub(crate) struct TrainArguments {
     /// model
     #[arg(long, value_name = "FILE")]
     pub(crate) backbone: Option<PathBuf>,
-    /// Passes over the training chunks at most
-    #[arg(long, value_name = "N", default_value_t = FitOptions::default().epochs)]
-    pub(crate) epochs: usize,
-    /// Chunks a step
-    #[arg(long, value_name = "N", default_value_t = FitOptions::default().batch)]
-    pub(crate) batch: usize,
-    /// Step size of Adam
-    #[arg(long, value_name = "RATE", default_value_t = FitOptions::default().learning_rate)]
-    pub(crate) learning_rate: f64,
-    /// Share of every weight taken away each step, times the step size
-    #[arg(long, value_name = "SHARE", default_value_t = FitOptions::default().weight_decay)]
-    pub(crate) weight_decay: f64,
-    /// Share of inputs of each dense layer that is silenced in training
-    #[arg(long, value_name = "SHARE", default_value_t = FitOptions::default().dropout)]
-    pub(crate) dropout: f32,
-    /// Share of the target that is spread over all genres
-    #[arg(long, value_name = "SHARE", default_value_t = FitOptions::default().label_smoothing)]
-    pub(crate) label_smoothing: f32,
-    /// Epochs without a better result on the valid split after which fitting ends
-    #[arg(long, value_name = "N", default_value_t = FitOptions::default().patience)]
-    pub(crate) patience: usize,
+    /// The network to train: musicnn fits a new head to the pretrained backbone, seed-cnn learns everything from the data
+    #[arg(long, value_enum, value_name = "NETWORK", default_value_t = Network::Musicnn)]
+    pub(crate) arch: Network,
+    /// What stays together when data is split: all chunks of a track, by the data's splits; or nothing, with 80 % of all
+    /// chunks to train and 20 % to test. The latter leaks: the test has chunks of tracks that were learnt
+    #[arg(long, value_enum, value_name = "UNIT", default_value_t = SplitUnit::Track)]
+    pub(crate) split_by: SplitUnit,
+    /// Passes over the training chunks at most [default: 40]
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<usize>,
+    /// Chunks a step [default: 128; seed-cnn: 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// Step size of Adam [default: 0.0005; seed-cnn: 0.0001]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) learning_rate: Option<f64>,
+    /// Share of every weight taken away each step, times the step size [default: 0.1; seed-cnn: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) weight_decay: Option<f64>,
+    /// Share of inputs of each dense layer that is silenced in training [default: 0.2; seed-cnn: fixed]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) dropout: Option<f32>,
+    /// Share of the target that is spread over all genres [default: 0.05; seed-cnn: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) label_smoothing: Option<f32>,
+    /// Epochs without a better result on the valid split after which fitting ends [default: 12]
+    #[arg(long, value_name = "N")]
+    pub(crate) patience: Option<usize>,
+    /// Go on with a run that was interrupted, from its last whole epoch (seed-cnn)
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Folder of the state of an unfinished run (seed-cnn) [default: OUT.checkpoint]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Threads that train on the CPU; results do not depend on it (seed-cnn) [default: the number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
     /// Print the report on the valid split as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -300,6 +339,10 @@ pub(crate) struct EvaluateArguments {
     /// Only the tracks of this split
     #[arg(long, value_name = "NAME")]
     pub(crate) split: Option<String>,
+    /// What stays together when data is split; chunk, with --split train or test and the --seed of the training, measures
+    /// chunks as `train --split-by chunk` has split them. That leaks: the test has chunks of tracks that were learnt
+    #[arg(long, value_enum, value_name = "UNIT", default_value_t = SplitUnit::Track)]
+    pub(crate) split_by: SplitUnit,
     /// Only the tracks that are named in the column `track` of this CSV file
     #[arg(long, value_name = "FILE")]
     pub(crate) tracks: Option<PathBuf>,

@@ -105,6 +105,45 @@ pub enum TrainerError {
         /// What came.
         found: String,
     },
+    /// Options cannot be written down.
+    #[error("the options cannot be kept in a checkpoint: {0}")]
+    Options(String),
+    /// A checkpoint cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// There is nothing to go on from.
+    #[error("{} holds no checkpoint to go on from", path.display())]
+    NoCheckpoint {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A new run would overwrite an unfinished one.
+    #[error("{} holds the checkpoint of an unfinished run: go on with it (--resume), or delete it", path.display())]
+    CheckpointInTheWay {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A checkpoint is damaged.
+    #[error("the checkpoint {}: {what}", path.display())]
+    Checkpoint {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A checkpoint is of a run with other options or data.
+    #[error("the checkpoint {} is of another run: {what}", path.display())]
+    OtherRun {
+        /// The folder.
+        path: PathBuf,
+        /// The first thing that differs.
+        what: String,
+    },
     /// The fit ran away to infinity.
     #[error("the loss is not finite in epoch {0}: try a lower learning rate")]
     Diverged(usize),

@@ -6,12 +6,13 @@ use std::{
 };
 
 use candle_core::Tensor;
-use chorale_model::{Backbone, DeviceSpec, Head, ModelFolder, POOLED_FEATURES};
+use chorale_model::{Architecture, Backbone, Classifier, DeviceSpec, Head, ModelFolder, POOLED_FEATURES};
 
 use crate::{
-    Catalogue, Progress, Report, Result, Track, TrainerError,
+    Catalogue, ChunkReport, ChunkSide, Examples, Progress, Report, Result, Track, TrainerError,
     cache::PooledCache,
-    catalogue, default_cache_folder,
+    catalogue, default_cache_folder, examples,
+    hear::hear,
     metrics::{self, ScoredTrack},
     pooled::{PooledTrack, pooled_tracks},
 };
@@ -40,10 +41,7 @@ pub struct EvaluateOptions {
 /// # Errors
 /// Where model or data cannot be read, a track's genre is not one of the model's labels, or no track can be used.
 pub fn evaluate(options: &EvaluateOptions, progress: Progress) -> Result<Report> {
-    let model = match &options.model {
-        Some(folder) => ModelFolder::load(folder)?,
-        None => ModelFolder::embedded()?,
-    };
+    let model = open_model(options)?;
     let catalogue = Catalogue::open(&options.data, options.seed)?;
     let tracks = match &options.split {
         Some(split) => catalogue.split(split)?,
@@ -53,12 +51,55 @@ pub fn evaluate(options: &EvaluateOptions, progress: Progress) -> Result<Report>
         Some(list) => listed(tracks, list)?,
         None => tracks,
     };
-    let device = options.device.open()?;
-    let backbone = Backbone::new(model.weights(), &device)?;
-    let cache = open_cache(options.cache.as_deref(), &model);
-    let pooled = pooled_tracks(&catalogue, &tracks, &backbone, &cache, progress)?;
-    let scored = score(&model, &pooled.tracks)?;
-    Ok(Report::new(model.manifest(), options.split.as_deref(), &scored, pooled.skipped))
+    let (scored, skipped) = match model.manifest().network()? {
+        Architecture::Musicnn => {
+            let backbone = Backbone::new(model.weights(), &options.device.open()?)?;
+            let cache = open_cache(options.cache.as_deref(), &model);
+            let pooled = pooled_tracks(&catalogue, &tracks, &backbone, &cache, progress)?;
+            (score(&model, &pooled.tracks)?, pooled.skipped)
+        }
+        Architecture::SeedCnn => {
+            let loaded = examples::load(&catalogue, &tracks, progress)?;
+            let classifier = Classifier::load(&model, options.device)?;
+            let examples = Examples::new(loaded.tracks, &model.manifest().labels)?;
+            (hear(&classifier, &examples, progress)?, loaded.skipped)
+        }
+    };
+    Ok(Report::new(model.manifest(), options.split.as_deref(), &scored, skipped))
+}
+
+/// Measures a model on one side of a split by chunk: the one that training with the same data and seed has made. Splits of
+/// the data are ignored.
+///
+/// # Errors
+/// Where model or data cannot be read, a track's genre is not one of the model's labels, no chunk can be used, or the
+/// split is neither `train` nor `test`.
+pub fn evaluate_chunks(options: &EvaluateOptions, progress: Progress) -> Result<ChunkReport> {
+    let split = options.split.as_deref().unwrap_or("none");
+    let side: ChunkSide = split.parse()?;
+    if options.tracks.is_some() {
+        let (option, expected) = ("split by chunk", "no list of tracks");
+        return Err(TrainerError::Option { option, expected, found: "one".to_owned() });
+    }
+    let model = open_model(options)?;
+    let catalogue = Catalogue::open(&options.data, options.seed)?;
+    let tracks: Vec<&Track> = catalogue.tracks().iter().collect();
+    let loaded = examples::load(&catalogue, &tracks, progress)?;
+    let chosen = side.select(&loaded.tracks, options.seed);
+    if chosen.is_empty() {
+        let reason = format!("none of its chunks is in the split `{side}`");
+        return Err(TrainerError::NothingUsable { tracks: tracks.len(), reason });
+    }
+    let examples = Examples::new(chosen, &model.manifest().labels)?;
+    let scored = hear(&Classifier::load(&model, options.device)?, &examples, progress)?;
+    Ok(ChunkReport::new(model.manifest(), split, options.seed, &scored))
+}
+
+fn open_model(options: &EvaluateOptions) -> Result<ModelFolder> {
+    Ok(match &options.model {
+        Some(folder) => ModelFolder::load(folder)?,
+        None => ModelFolder::embedded()?,
+    })
 }
 
 /// The logits of pooled tracks by the head of `model`, computed on the CPU.

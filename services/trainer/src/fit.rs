@@ -92,7 +92,7 @@ pub(crate) struct Fit {
 }
 
 /// Tracks with their genres as indices of the labels.
-pub(crate) struct Examples<'a> {
+pub(crate) struct PooledExamples<'a> {
     pub(crate) tracks: &'a [PooledTrack<'a>],
     pub(crate) genres: &'a [usize],
 }
@@ -103,8 +103,8 @@ pub(crate) struct Examples<'a> {
 pub(crate) fn fit(
     weights: &mut Weights,
     labels: usize,
-    train: &Examples<'_>,
-    valid: &Examples<'_>,
+    train: &PooledExamples<'_>,
+    valid: &PooledExamples<'_>,
     options: &FitOptions,
     progress: Progress,
 ) -> Result<Fit> {
@@ -264,7 +264,7 @@ struct TrainingSet {
 }
 
 impl TrainingSet {
-    fn new(examples: &Examples<'_>, input: Tensor, labels: usize, smoothing: f32) -> Result<Self> {
+    fn new(examples: &PooledExamples<'_>, input: Tensor, labels: usize, smoothing: f32) -> Result<Self> {
         let chunks = input.dim(0)?;
         let chunks_a_track = chunks as f32 / examples.tracks.len() as f32;
         let mut target = Vec::with_capacity(chunks * labels);

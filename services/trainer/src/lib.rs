@@ -1,30 +1,64 @@
 //! From labelled tracks to a model folder, and from a model folder to numbers about it.
 //!
-//! [`train`] fits the head of the network on the features of a frozen backbone; [`evaluate`] measures a model on labelled
-//! tracks. Both read the same three layouts (see [`Catalogue::open`]), and cut and quantise chunks with the code that
-//! serves them.
+//! [`train`] fits the head of MusiCNN on the features of its frozen backbone; [`train_network`] trains any [`Trainable`]
+//! network as a whole, from chunks; [`evaluate`] measures a model on labelled tracks. All read the same three layouts (see
+//! [`Catalogue::open`]), and cut and quantise chunks with the code that serves them.
 
+mod augment;
+mod batches;
 mod cache;
 mod card;
 mod catalogue;
+mod cells;
+mod chance;
+mod checkpoint;
+mod chunk_report;
+mod chunk_split;
 mod error;
 mod evaluate;
+mod examples;
 mod fit;
+mod hear;
+mod history;
+mod labels;
+mod learn;
+mod learn_options;
+mod learner;
 mod mel_file;
 mod metrics;
+mod optimizer;
 mod pooled;
 mod progress;
 mod recalibrate;
 mod report;
+mod run_state;
+mod schedule;
+mod seed_cnn;
 mod train;
+mod train_network;
+mod workers;
 
+pub use augment::{Augment, NoAugmentation};
+pub use batches::{Batch, BatchOptions};
 pub use cache::default_cache_folder;
 pub use catalogue::{Catalogue, Track};
+pub use checkpoint::{Checkpoint, Identity};
+pub use chunk_report::ChunkReport;
+pub use chunk_split::{CHUNK_SPLIT_LEAKS, ChunkSide, SplitBy};
 pub use error::{Result, TrainerError};
-pub use evaluate::{EvaluateOptions, evaluate};
+pub use evaluate::{EvaluateOptions, evaluate, evaluate_chunks};
+pub use examples::{ChunkedTrack, Examples};
 pub use fit::FitOptions;
+pub use history::{EpochScores, Goal};
+pub use learn::{Learnt, Run, learn};
+pub use learn_options::LearnOptions;
+pub use learner::{Parameter, Trainable, drop_out};
 pub use metrics::{GenreScores, Prediction, wilson_interval};
+pub use optimizer::{Adam, OptimizerOptions};
 pub use pooled::Skipped;
 pub use progress::Progress;
 pub use report::Report;
+pub use schedule::{Decline, Schedule};
+pub use seed_cnn::SeedCnnLearner;
 pub use train::{TrainOptions, TrainOutcome, train};
+pub use train_network::{Build, Measured, NetworkOptions, NetworkOutcome, Recipe, train_network};

@@ -17,7 +17,8 @@ use crate::{
     cache::PooledCache,
     card::Card,
     default_cache_folder, evaluate,
-    fit::{self, Examples},
+    fit::{self, PooledExamples},
+    labels::labels,
     metrics,
     pooled::{PooledTrack, pooled_tracks},
 };
@@ -87,7 +88,10 @@ pub fn train(options: &TrainOptions, progress: Progress) -> Result<TrainOutcome>
     let valid = pooled_tracks(&catalogue, &valid_tracks, &backbone, &cache, progress)?;
     let feature_time = started.elapsed();
 
-    let labels = labels(&train.tracks, &valid.tracks, &train_tracks.iter().map(|track| &track.genre).collect())?;
+    let genres = |tracks: &[PooledTrack<'_>]| tracks.iter().map(|track| track.track.genre.clone()).collect::<BTreeSet<_>>();
+    let (learnt, examined) = (genres(&train.tracks), genres(&valid.tracks));
+    let wanted = train_tracks.iter().map(|track| track.genre.clone()).collect();
+    let labels = labels(&learnt.iter().collect(), &examined.iter().collect(), &wanted, TRAIN_SPLIT)?;
     let train_genres = metrics::genre_indices(&train.tracks, &labels)?;
     let valid_genres = metrics::genre_indices(&valid.tracks, &labels)?;
     let started = Instant::now();
@@ -98,8 +102,8 @@ pub fn train(options: &TrainOptions, progress: Progress) -> Result<TrainOutcome>
         fit::fit(
             &mut weights,
             labels.len(),
-            &Examples { tracks: &train.tracks, genres: &train_genres },
-            &Examples { tracks: &valid.tracks, genres: &valid_genres },
+            &PooledExamples { tracks: &train.tracks, genres: &train_genres },
+            &PooledExamples { tracks: &valid.tracks, genres: &valid_genres },
             &options.fit,
             progress,
         )
@@ -137,21 +141,6 @@ pub fn train(options: &TrainOptions, progress: Progress) -> Result<TrainOutcome>
         feature_time,
         fit_time,
     })
-}
-
-/// The labels of a new model: the genres of the training tracks, in alphabetical order.
-fn labels(train: &[PooledTrack<'_>], valid: &[PooledTrack<'_>], wanted: &BTreeSet<&String>) -> Result<Vec<String>> {
-    let learnt: BTreeSet<&String> = train.iter().map(|track| &track.track.genre).collect();
-    if let Some(genre) = wanted.iter().find(|genre| !learnt.contains(*genre)) {
-        return Err(TrainerError::EmptyGenre { genre: (*genre).clone(), split: TRAIN_SPLIT.to_owned() });
-    }
-    if let Some(track) = valid.iter().find(|track| !learnt.contains(&track.track.genre)) {
-        return Err(TrainerError::EmptyGenre { genre: track.track.genre.clone(), split: TRAIN_SPLIT.to_owned() });
-    }
-    if learnt.len() < 2 {
-        return Err(TrainerError::TooFewGenres { split: TRAIN_SPLIT.to_owned(), found: learnt.len() });
-    }
-    Ok(learnt.into_iter().cloned().collect())
 }
 
 /// What training starts from.

@@ -1,22 +1,27 @@
 //! `chorale evaluate`: what a model does on labelled tracks.
 
-use chorale_trainer::{EvaluateOptions, Progress, evaluate};
+use chorale_trainer::{EvaluateOptions, Progress, evaluate, evaluate_chunks};
 
-use crate::{cli::EvaluateArguments, exit::Exit};
+use crate::{
+    cli::{EvaluateArguments, SplitUnit},
+    exit::Exit,
+};
 
 pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Exit> {
-    let report = evaluate(
-        &EvaluateOptions {
-            model: arguments.model.clone(),
-            data: arguments.data.data.clone(),
-            split: arguments.split.clone(),
-            tracks: arguments.tracks.clone(),
-            seed: arguments.data.seed,
-            cache: arguments.data.cache.clone(),
-            device: arguments.data.device,
-        },
-        Progress::Terminal,
-    )?;
+    let options = EvaluateOptions {
+        model: arguments.model.clone(),
+        data: arguments.data.data.clone(),
+        split: arguments.split.clone(),
+        tracks: arguments.tracks.clone(),
+        seed: arguments.data.seed,
+        cache: arguments.data.cache.clone(),
+        device: arguments.data.device,
+    };
+    if arguments.split_by == SplitUnit::Chunk {
+        super::print_report(&evaluate_chunks(&options, Progress::Terminal)?, arguments.json)?;
+        return Ok(Exit::unless(false));
+    }
+    let report = evaluate(&options, Progress::Terminal)?;
     super::print_report(&report, arguments.json)?;
     Ok(Exit::unless(!report.skipped.is_empty()))
 }

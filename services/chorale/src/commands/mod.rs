@@ -6,8 +6,12 @@ pub(crate) mod features;
 pub(crate) mod models;
 pub(crate) mod serve;
 pub(crate) mod train;
+pub(crate) mod train_network;
 
-use chorale_trainer::{Report, Skipped};
+use std::fmt::Display;
+
+use chorale_trainer::Skipped;
+use serde::Serialize;
 
 /// The asynchronous runtime of commands that serve or call.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -15,7 +19,7 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 }
 
 /// Prints what a model did on labelled tracks.
-fn print_report(report: &Report, json: bool) -> anyhow::Result<()> {
+fn print_report<R: Serialize + Display>(report: &R, json: bool) -> anyhow::Result<()> {
     if json {
         anstream::println!("{}", serde_json::to_string(report)?);
     } else {

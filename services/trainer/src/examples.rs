@@ -1,0 +1,123 @@
+//! Labelled chunks in memory.
+
+use rayon::prelude::*;
+
+use crate::{Catalogue, Progress, Result, Skipped, Track, TrainerError};
+
+/// Tracks that are read and decoded at the same time: bounds memory.
+const TRACKS_AT_ONCE: usize = 16;
+
+/// The chunks of one track: those of the feature contract, 12 KiB each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkedTrack {
+    /// The track's name.
+    pub name: String,
+    /// What it is.
+    pub genre: String,
+    /// Its chunks that vote, at least one.
+    pub chunks: Vec<Vec<u8>>,
+}
+
+/// Chunks of tracks with their genres as indices of the labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examples {
+    tracks: Vec<ChunkedTrack>,
+    genres: Vec<usize>,
+    labels: usize,
+}
+
+impl Examples {
+    /// Tracks whose genres are all among `labels`.
+    ///
+    /// # Errors
+    /// [`TrainerError::UnknownGenre`].
+    pub fn new(tracks: Vec<ChunkedTrack>, labels: &[String]) -> Result<Self> {
+        let genre = |track: &ChunkedTrack| {
+            labels.iter().position(|label| *label == track.genre).ok_or_else(|| TrainerError::UnknownGenre {
+                track: track.name.clone(),
+                genre: track.genre.clone(),
+                known: labels.to_vec(),
+            })
+        };
+        let genres = tracks.iter().map(genre).collect::<Result<_>>()?;
+        Ok(Self { tracks, genres, labels: labels.len() })
+    }
+
+    /// The tracks.
+    #[must_use]
+    pub fn tracks(&self) -> &[ChunkedTrack] {
+        &self.tracks
+    }
+
+    /// The genre of every track, as an index of the labels.
+    #[must_use]
+    pub fn genres(&self) -> &[usize] {
+        &self.genres
+    }
+
+    /// How many labels there are.
+    #[must_use]
+    pub fn labels(&self) -> usize {
+        self.labels
+    }
+
+    /// How many chunks there are.
+    #[must_use]
+    pub fn chunk_count(&self) -> usize {
+        self.tracks.iter().map(|track| track.chunks.len()).sum()
+    }
+
+    /// All chunks, track by track.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        self.tracks.iter().flat_map(|track| track.chunks.iter().map(Vec::as_slice))
+    }
+
+    /// Adds everything that training depends on to `hasher`.
+    pub(crate) fn digest(&self, hasher: &mut blake3::Hasher) {
+        for (track, genre) in self.tracks.iter().zip(&self.genres) {
+            hasher.update(&(track.name.len() as u64).to_le_bytes()).update(track.name.as_bytes());
+            hasher.update(&(*genre as u64).to_le_bytes()).update(&(track.chunks.len() as u64).to_le_bytes());
+            for chunk in &track.chunks {
+                hasher.update(chunk);
+            }
+        }
+    }
+}
+
+/// Tracks in memory, and those that could not be used.
+pub(crate) struct LoadedTracks {
+    pub(crate) tracks: Vec<ChunkedTrack>,
+    pub(crate) skipped: Vec<Skipped>,
+}
+
+/// Reads every track. Audio that cannot be decoded is left out, and reported.
+pub(crate) fn load(catalogue: &Catalogue, tracks: &[&Track], progress: Progress) -> Result<LoadedTracks> {
+    let mut loaded = LoadedTracks { tracks: Vec::new(), skipped: Vec::new() };
+    let bar = progress.bar("chunks", tracks.len());
+    for group in tracks.chunks(TRACKS_AT_ONCE) {
+        let read: Vec<_> = group.par_iter().map(|track| catalogue.chunks(track)).collect();
+        for (track, chunks) in group.iter().zip(read) {
+            let reason = match chunks {
+                Ok(chunks) if chunks.is_empty() => "nothing but silence".to_owned(),
+                Ok(chunks) => {
+                    let (name, genre) = (track.name.clone(), track.genre.clone());
+                    loaded.tracks.push(ChunkedTrack { name, genre, chunks });
+                    bar.inc(1);
+                    continue;
+                }
+                Err(error @ TrainerError::Feature(_)) => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            tracing::warn!(track = track.name, reason, "track left out");
+            loaded.skipped.push(Skipped { track: track.name.clone(), reason });
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    match loaded.skipped.first() {
+        Some(first) if loaded.tracks.is_empty() => {
+            Err(TrainerError::NothingUsable { tracks: tracks.len(), reason: first.reason.clone() })
+        }
+        _ => Ok(loaded),
+    }
+}

@@ -1,0 +1,146 @@
+//! The network `seed-cnn` from made-up tracks to a model folder and a report.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
+
+use chorale_model::{Architecture, DeviceSpec, ModelFolder, contract::MEL_BANDS};
+use chorale_trainer::{
+    CHUNK_SPLIT_LEAKS, ChunkReport, EvaluateOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome,
+    NoAugmentation, Progress, Recipe, Report, Result, SeedCnnLearner, SplitBy, TrainerError, evaluate, evaluate_chunks,
+    train_network,
+};
+
+const FRAMES: usize = 150;
+const TRACKS: usize = 6;
+
+/// Tracks of two genres, one with its energy in low bands and one in high ones.
+fn write_data(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({TRACKS}, {MEL_BANDS}, {FRAMES}), }}\n");
+    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
+    npy.extend((header.len() as u16).to_le_bytes());
+    npy.extend(header.as_bytes());
+    let mut table = "row,track,genre,split,floor_db\n".to_owned();
+    for track in 0..TRACKS {
+        let (genre, loud) = if track % 2 == 0 { ("low", 0..64) } else { ("high", 64..128) };
+        let split = if track < 4 { "train" } else { "valid" };
+        writeln!(table, "{track},track {track},{genre},{split},-80").unwrap();
+        for band in 0..MEL_BANDS {
+            let level = if loud.contains(&band) { 180 } else { 60 };
+            npy.extend((0..FRAMES).map(|frame| (level + (band * 7 + frame * (track + 3)) % 60) as u8));
+        }
+    }
+    fs::write(folder.join("mel_u8.npy"), npy).unwrap();
+    fs::write(folder.join("tracks.csv"), table).unwrap();
+}
+
+fn options(place: &Path) -> NetworkOptions {
+    let mut learn = LearnOptions::seed_cnn(1);
+    learn.epochs = 1;
+    learn.batches.batch = 4;
+    NetworkOptions {
+        data: place.join("data"),
+        out: place.join("model"),
+        name: "two genres".to_owned(),
+        device: DeviceSpec::Cpu,
+        threads: 2,
+        checkpoint: None,
+        resume: false,
+        split_by: SplitBy::Track,
+        learn,
+    }
+}
+
+fn train(options: &NetworkOptions) -> Result<NetworkOutcome> {
+    let recipe = Recipe {
+        architecture: Architecture::SeedCnn,
+        build: &|labels, seed, device| Ok(Box::new(SeedCnnLearner::new(labels, seed, device)?)),
+        augment: &NoAugmentation,
+        context: serde_json::Value::Null,
+        provenance: BTreeMap::new(),
+        licences: Vec::new(),
+    };
+    train_network(options, &recipe, Progress::Hidden)
+}
+
+fn by_track(outcome: &NetworkOutcome) -> &Report {
+    match &outcome.measured {
+        Measured::Tracks(report) => report,
+        Measured::Chunks(report) => unreachable!("{report}"),
+    }
+}
+
+fn by_chunk(outcome: &NetworkOutcome) -> &ChunkReport {
+    match &outcome.measured {
+        Measured::Chunks(report) => report,
+        Measured::Tracks(report) => unreachable!("{report}"),
+    }
+}
+
+fn measure(place: &Path, split: &str) -> EvaluateOptions {
+    EvaluateOptions {
+        model: Some(place.join("model")),
+        data: place.join("data"),
+        split: Some(split.to_owned()),
+        seed: 1,
+        ..EvaluateOptions::default()
+    }
+}
+
+#[test]
+fn a_model_is_trained_by_track_written_and_measured() {
+    let place = tempfile::tempdir().unwrap();
+    write_data(&place.path().join("data"));
+    let outcome = train(&options(place.path())).unwrap();
+    assert_eq!(ModelFolder::load(&place.path().join("model")).unwrap(), outcome.model);
+    assert_eq!(outcome.model.manifest().architecture, "seed-cnn");
+    assert!(outcome.model.card().contains(&outcome.model.manifest().version));
+    assert_eq!((outcome.best_epoch, outcome.history.len(), by_track(&outcome).tracks), (1, 1, 2));
+    assert!(!place.path().join("model.checkpoint").exists(), "a finished run leaves no checkpoint");
+    let report = evaluate(&measure(place.path(), "valid"), Progress::Hidden).unwrap();
+    assert_eq!(&report.predictions, &by_track(&outcome).predictions);
+}
+
+#[test]
+fn a_split_by_chunk_is_met_again_in_evaluation_and_its_leak_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    write_data(&place.path().join("data"));
+    let outcome = train(&NetworkOptions { split_by: SplitBy::Chunk, ..options(place.path()) }).unwrap();
+    let test = evaluate_chunks(&measure(place.path(), "test"), Progress::Hidden).unwrap();
+    assert_eq!(&test, by_chunk(&outcome));
+    let train = evaluate_chunks(&measure(place.path(), "train"), Progress::Hidden).unwrap();
+    assert_eq!(test.chunks + train.chunks, 2 * TRACKS);
+    assert!(test.chunks > 0 && outcome.model.card().contains(CHUNK_SPLIT_LEAKS));
+    assert!(matches!(
+        evaluate_chunks(&measure(place.path(), "valid"), Progress::Hidden),
+        Err(TrainerError::Option { .. })
+    ));
+}
+
+#[test]
+fn data_that_cannot_be_learnt_from_is_refused_and_a_checkpoint_stays() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let kept = place.path().join("model.checkpoint/progress.json");
+    fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    fs::write(&kept, "precious").unwrap();
+    let refused = |change: &dyn Fn(&str) -> String| {
+        write_data(&data);
+        let table = fs::read_to_string(data.join("tracks.csv")).unwrap();
+        fs::write(data.join("tracks.csv"), change(&table)).unwrap();
+        train(&options(place.path())).unwrap_err().to_string()
+    };
+    let no_valid = refused(&|table| table.replace("valid", "test"));
+    assert_eq!(no_valid, "no track is in the split `valid`: the data has test, train");
+    let no_genre = refused(&|table| table.replace("high,train", "high,rest"));
+    assert_eq!(no_genre, "no track of the genre `high` is in the split `train`");
+    assert!(refused(&|table| table.replace("-80", "NaN")).contains("floor_db: expected"));
+    let in_the_way = refused(&str::to_owned);
+    assert!(in_the_way.contains("the checkpoint of an unfinished run"), "{in_the_way}");
+    write_data(&data);
+    let npy = fs::read(data.join("mel_u8.npy")).unwrap();
+    fs::write(data.join("mel_u8.npy"), &npy[..npy.len() - 1]).unwrap();
+    assert!(matches!(train(&options(place.path())), Err(TrainerError::MelFile { .. })));
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "precious");
+}
