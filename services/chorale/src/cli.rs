@@ -254,6 +254,8 @@ pub(crate) struct DataFlags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Network {
     Musicnn,
+    Ensemble,
+    Small,
     SeedCnn,
 }
 
@@ -312,6 +314,13 @@ pub(crate) struct TrainArguments {
     /// Share of the target that is spread over all genres [default: 0.05; seed-cnn: 0]
     #[arg(long, value_name = "SHARE")]
     pub(crate) label_smoothing: Option<f32>,
+    /// Networks whose answers are averaged (ensemble, small) [default: 4; small: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) members: Option<u16>,
+    /// Audio that is no music (speech, noise, applause …), a folder or CSV file as for --data: no genre is to be likely
+    /// for it (ensemble, small)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) not_music: Option<PathBuf>,
     /// Epochs without a better result on the valid split after which fitting ends [default: 12]
     #[arg(long, value_name = "N")]
     pub(crate) patience: Option<usize>,

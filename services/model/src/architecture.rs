@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::SeedCnn;
+use crate::{Ensemble, Result, SeedCnn, Weights, front::FrontSteps};
 
 /// The name of the default architecture in `model.json`.
 pub const ARCHITECTURE: &str = "musicnn-24fps";
@@ -15,13 +15,33 @@ pub const ARCHITECTURE: &str = "musicnn-24fps";
 pub enum Architecture {
     /// MusiCNN on 24 frames a second: a pretrained backbone, and a head.
     Musicnn,
+    /// Several networks that share MusiCNN's front end.
+    Ensemble,
+    /// The same with a coarser front end and at a lower frame rate, for a fraction of the cost.
+    Small,
     /// The convolutional network that Chorale's predecessor published.
     SeedCnn,
 }
 
+/// The shape of an [`Ensemble`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EnsembleShape {
+    pub(crate) steps: FrontSteps,
+    /// Frames of a chunk that the members hear.
+    pub(crate) frames: usize,
+    pub(crate) frames_per_second: f64,
+    /// The kernel over time of the members' layers.
+    pub(crate) taps: usize,
+}
+
 impl Architecture {
     /// All of them, and their names in `model.json`.
-    pub const TABLE: [(Self, &'static str); 2] = [(Self::Musicnn, ARCHITECTURE), (Self::SeedCnn, "seed-cnn")];
+    pub const TABLE: [(Self, &'static str); 4] = [
+        (Self::Musicnn, ARCHITECTURE),
+        (Self::Ensemble, "musicnn-ensemble"),
+        (Self::Small, "musicnn-small"),
+        (Self::SeedCnn, "seed-cnn"),
+    ];
 
     /// The architecture of this name.
     #[must_use]
@@ -35,11 +55,30 @@ impl Architecture {
         Self::TABLE.into_iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
     }
 
-    /// Every tensor of a model with `labels` labels: its name and shape.
-    pub(crate) fn tensors(self, labels: usize) -> BTreeMap<String, Vec<usize>> {
+    /// The shape of the ensemble, where it is one.
+    #[must_use]
+    pub const fn ensemble(self) -> Option<EnsembleShape> {
         match self {
-            Self::Musicnn => tensors(labels),
-            Self::SeedCnn => SeedCnn::tensors(labels).into_iter().collect(),
+            Self::Ensemble => {
+                Some(EnsembleShape { steps: FrontSteps::ALL, frames: 248, frames_per_second: 62.5, taps: 7 })
+            }
+            Self::Small => Some(EnsembleShape {
+                steps: FrontSteps { frames: 2, bands: 2 },
+                frames: 96,
+                frames_per_second: 24.0,
+                taps: SHORT_TIME.taps,
+            }),
+            Self::Musicnn | Self::SeedCnn => None,
+        }
+    }
+
+    /// Every tensor of a model with `labels` labels, and with as many filters and members as `weights` have where that is
+    /// not fixed: its name and shape.
+    pub(crate) fn tensors(self, weights: &Weights, labels: usize) -> Result<BTreeMap<String, Vec<usize>>> {
+        match (self, self.ensemble()) {
+            (_, Some(shape)) => Ensemble::tensors(shape, weights, labels),
+            (Self::SeedCnn, _) => Ok(SeedCnn::tensors(labels).into_iter().collect()),
+            _ => Ok(tensors(labels)),
         }
     }
 }
@@ -160,13 +199,15 @@ pub(crate) const fn mid_inputs(layer: usize) -> usize {
     if layer == 0 { FRONT_CHANNELS } else { MID_CHANNELS }
 }
 
-fn insert_convolution(table: &mut BTreeMap<String, Vec<usize>>, name: &str, shape: [usize; 4]) {
+/// Adds the tensors of a convolution of `shape` and of the normalisation after it to a table.
+pub(crate) fn insert_convolution(table: &mut BTreeMap<String, Vec<usize>>, name: &str, shape: [usize; 4]) {
     table.insert(format!("{name}.conv.weight"), shape.to_vec());
     table.insert(format!("{name}.conv.bias"), vec![shape[0]]);
     insert_norm(table, &format!("{name}.norm"), shape[0]);
 }
 
-fn insert_norm(table: &mut BTreeMap<String, Vec<usize>>, name: &str, channels: usize) {
+/// Adds the tensors of a normalisation to a table.
+pub(crate) fn insert_norm(table: &mut BTreeMap<String, Vec<usize>>, name: &str, channels: usize) {
     for part in ["weight", "bias", "running_mean", "running_var"] {
         table.insert(format!("{name}.{part}"), vec![channels]);
     }

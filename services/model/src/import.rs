@@ -111,10 +111,7 @@ fn mel(hertz: f64) -> f64 {
 /// # Errors
 /// Where the file is not one of MusiCNN's weights.
 pub fn import_musicnn(safetensors: &[u8], adapter: &Adapter) -> Result<Weights> {
-    let (mut weights, _) = Weights::from_safetensors(safetensors)?;
-    for (name, shape) in architecture::original_tensors(TAGS) {
-        weights.get(&name, &shape)?;
-    }
+    let mut weights = original_musicnn(safetensors)?;
     let mid = architecture::mid_layers().map(|name| (name, SHORT_TIME));
     let front = TIMBRAL.into_iter().chain(TEMPORAL).map(|part| (format!("front.{}", part.name), part.time));
     for (name, time) in front.chain(mid) {
@@ -123,17 +120,32 @@ pub fn import_musicnn(safetensors: &[u8], adapter: &Adapter) -> Result<Weights> 
             weights.insert(&name, resample(&kernels, time)?);
         }
     }
-    let bias: Vec<f32> = adapter.band_offset_db.iter().map(|offset| offset + adapter.level_db).collect();
-    weights.insert("adapter.weight", Array::new(&[BANDS, MEL_BANDS], adapter.weight())?);
-    weights.insert("adapter.bias", Array::new(&[BANDS], bias)?);
+    insert_adapter(&mut weights, adapter)?;
     let known = architecture::tensors(0);
     weights.retain(|name| known.contains_key(name));
     Ok(weights)
 }
 
+/// The published weights of MusiCNN as they are.
+pub(crate) fn original_musicnn(safetensors: &[u8]) -> Result<Weights> {
+    let (weights, _) = Weights::from_safetensors(safetensors)?;
+    for (name, shape) in architecture::original_tensors(TAGS) {
+        weights.get(&name, &shape)?;
+    }
+    Ok(weights)
+}
+
+/// Adds the adapter's tensors.
+pub(crate) fn insert_adapter(weights: &mut Weights, adapter: &Adapter) -> Result<()> {
+    let bias: Vec<f32> = adapter.band_offset_db.iter().map(|offset| offset + adapter.level_db).collect();
+    weights.insert("adapter.weight", Array::new(&[BANDS, MEL_BANDS], adapter.weight())?);
+    weights.insert("adapter.bias", Array::new(&[BANDS], bias)?);
+    Ok(())
+}
+
 /// Kernels `[filters, 1, taps, width]` on our frames: each original tap is shared between the two frames around it, by
 /// how near they are, so that a sound interpolated between frames gets the original response.
-fn resample(kernels: &Array, time: TimeKernel) -> Result<Array> {
+pub(crate) fn resample(kernels: &Array, time: TimeKernel) -> Result<Array> {
     let width = kernels.shape().last().copied().unwrap_or(1);
     let filters = kernels.shape().first().copied().unwrap_or(0);
     let (left, _) = TimeKernel::original_reach(time.original_taps);

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use crate::{Architecture, Backbone, Head, ModelError, ModelFolder, Result, SeedCnn, contract::CHUNK_CELLS};
+use crate::{Architecture, Backbone, Ensemble, Head, ModelError, ModelFolder, Result, SeedCnn, contract::CHUNK_CELLS};
 
 /// Chunks that go through a GPU at once: bounds memory.
 const GPU_CHUNKS: usize = 64;
@@ -17,6 +17,8 @@ pub enum Network {
         /// From pooled features to logits.
         head: Head,
     },
+    /// [`Architecture::Ensemble`] and [`Architecture::Small`]
+    Ensemble(Ensemble),
     /// [`Architecture::SeedCnn`]
     SeedCnn {
         /// From chunks to logits.
@@ -33,8 +35,12 @@ impl Network {
     /// Where the device is out of memory.
     pub fn new(folder: &ModelFolder, device: &Device) -> Result<Self> {
         let (weights, labels) = (folder.weights(), folder.manifest().labels.len());
-        Ok(match folder.manifest().network()? {
-            Architecture::Musicnn => {
+        let architecture = folder.manifest().network()?;
+        if let Some(shape) = architecture.ensemble() {
+            return Ok(Self::Ensemble(Ensemble::new(weights, shape, labels, device)?));
+        }
+        Ok(match architecture {
+            Architecture::Musicnn | Architecture::Ensemble | Architecture::Small => {
                 Self::Musicnn { backbone: Backbone::new(weights, device)?, head: Head::new(weights, labels, device)? }
             }
             Architecture::SeedCnn => {
@@ -53,6 +59,7 @@ impl Network {
         }
         match self {
             Self::Musicnn { backbone, head } => head.logits(&backbone.pooled(chunks)?),
+            Self::Ensemble(ensemble) => ensemble.listen(chunks),
             Self::SeedCnn { network, device } => {
                 // As in the backbone: on the CPU, cores share the chunks, not the matrix products.
                 let logits: Vec<Tensor> = match (device, chunks) {

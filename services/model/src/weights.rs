@@ -119,12 +119,18 @@ impl Weights {
         Ok(array)
     }
 
+    /// The first dimension of the array of this name.
+    pub(crate) fn length(&self, name: &str) -> Result<usize> {
+        let array = self.arrays.get(name).ok_or_else(|| ModelError::MissingTensor(name.to_owned()))?;
+        Ok(array.shape.first().copied().unwrap_or(0))
+    }
+
     /// Checks that the arrays are those of `architecture` with `labels` labels, no more and no fewer.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::Shape`] or [`ModelError::UnknownTensor`].
     pub fn check(&self, architecture: Architecture, labels: usize) -> Result<()> {
-        let expected = architecture.tensors(labels);
+        let expected = architecture.tensors(self, labels)?;
         for (name, shape) in &expected {
             self.get(name, shape)?;
         }

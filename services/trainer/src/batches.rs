@@ -27,6 +27,9 @@ pub struct BatchOptions {
     pub label_smoothing: f32,
     /// The share of chunks that another one is mixed into, with its share of the target.
     pub mix: f64,
+    /// The share of chunks in whose place one comes that is no music, and for which every genre is as likely as the others.
+    /// It makes no difference where there are no such chunks.
+    pub not_music: f64,
     /// Whether every track is heard as often as the others, however long it is.
     pub equal_tracks: bool,
     /// Where chance starts.
@@ -100,6 +103,14 @@ impl BatchMaker<'_> {
         let mut random = source(self.options.seed, "batch", step);
         let mut batch = Batch { chunks: 0, cells: Vec::new(), targets: Vec::new() };
         for place in places {
+            if !self.examples.not_music().is_empty() && random.random_bool(self.options.not_music) {
+                let chunk = random.random_range(0..self.examples.not_music().len());
+                let labels = self.examples.labels();
+                batch.chunks += 1;
+                batch.cells.append(&mut self.augmented(self.examples.not_music().get(chunk), &mut random));
+                batch.targets.extend(std::iter::repeat_n(1.0 / labels as f32, labels));
+                continue;
+            }
             let (mut cells, mut target) = (self.heard(*place, &mut random), self.target(*place));
             if self.options.mix > 0.0 && random.random_bool(self.options.mix) {
                 let other = order.get(random.random_range(0..order.len())).copied().unwrap_or(*place);
@@ -117,8 +128,11 @@ impl BatchMaker<'_> {
     }
 
     fn heard(&self, (track, chunk): Place, random: &mut rand_chacha::ChaCha8Rng) -> Vec<f32> {
-        let cells = self.examples.tracks().get(track).and_then(|track| track.chunks.get(chunk));
-        let mut cells: Vec<f32> = cells.into_iter().flatten().map(|cell| dequantize(*cell)).collect();
+        self.augmented(self.examples.tracks().get(track).and_then(|track| track.chunks.get(chunk)), random)
+    }
+
+    fn augmented(&self, chunk: Option<&Vec<u8>>, random: &mut rand_chacha::ChaCha8Rng) -> Vec<f32> {
+        let mut cells: Vec<f32> = chunk.into_iter().flatten().map(|cell| dequantize(*cell)).collect();
         cells.resize(CHUNK_CELLS, chorale_model::contract::FLOOR_DB);
         self.augment.apply(&mut cells, random);
         cells
@@ -194,7 +208,7 @@ mod tests {
     }
 
     fn options() -> BatchOptions {
-        BatchOptions { batch: 4, label_smoothing: 0.0, mix: 0.0, equal_tracks: false, seed: 3 }
+        BatchOptions { batch: 4, label_smoothing: 0.0, mix: 0.0, not_music: 0.0, equal_tracks: false, seed: 3 }
     }
 
     fn take(options: &BatchOptions, first: u64, threads: usize, count: usize) -> Vec<Batch> {

@@ -58,7 +58,7 @@ pub fn evaluate(options: &EvaluateOptions, progress: Progress) -> Result<Report>
             let pooled = pooled_tracks(&catalogue, &tracks, &backbone, &cache, progress)?;
             (score(&model, &pooled.tracks)?, pooled.skipped)
         }
-        Architecture::SeedCnn => {
+        Architecture::Ensemble | Architecture::Small | Architecture::SeedCnn => {
             let loaded = examples::load(&catalogue, &tracks, progress)?;
             let classifier = Classifier::load(&model, options.device)?;
             let examples = Examples::new(loaded.tracks, &model.manifest().labels)?;

@@ -24,6 +24,7 @@ pub struct Examples {
     tracks: Vec<ChunkedTrack>,
     genres: Vec<usize>,
     labels: usize,
+    not_music: Vec<Vec<u8>>,
 }
 
 impl Examples {
@@ -40,7 +41,18 @@ impl Examples {
             })
         };
         let genres = tracks.iter().map(genre).collect::<Result<_>>()?;
-        Ok(Self { tracks, genres, labels: labels.len() })
+        Ok(Self { tracks, genres, labels: labels.len(), not_music: Vec::new() })
+    }
+
+    /// The same with chunks that are no music, so that no genre is right for them.
+    #[must_use]
+    pub fn with_not_music(self, chunks: Vec<Vec<u8>>) -> Self {
+        Self { not_music: chunks, ..self }
+    }
+
+    /// Chunks that are no music.
+    pub(crate) fn not_music(&self) -> &[Vec<u8>] {
+        &self.not_music
     }
 
     /// The tracks.
@@ -80,6 +92,9 @@ impl Examples {
             for chunk in &track.chunks {
                 hasher.update(chunk);
             }
+        }
+        for chunk in &self.not_music {
+            hasher.update(chunk);
         }
     }
 }

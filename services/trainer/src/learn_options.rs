@@ -29,12 +29,33 @@ impl LearnOptions {
     pub fn seed_cnn(seed: u64) -> Self {
         Self {
             epochs: 40,
-            batches: BatchOptions { batch: 32, label_smoothing: 0.0, mix: 0.0, equal_tracks: false, seed },
+            batches: BatchOptions { batch: 32, label_smoothing: 0.0, mix: 0.0, not_music: 0.0, equal_tracks: false, seed },
             schedule: Schedule { learning_rate: 1e-4, warm_up: 0.0, decline: Decline::Constant },
             optimizer: OptimizerOptions { weight_decay: 0.0, clip: None, ..OptimizerOptions::default() },
             averaging: 0.99,
             goal: Goal::Accuracy,
             patience: 12,
+        }
+    }
+
+    /// Those of an ensemble that starts from pretrained convolutions.
+    #[must_use]
+    pub fn ensemble(seed: u64) -> Self {
+        Self {
+            epochs: 8,
+            batches: BatchOptions {
+                batch: 64,
+                label_smoothing: 0.1,
+                mix: 0.25,
+                not_music: 0.1,
+                equal_tracks: true,
+                seed,
+            },
+            schedule: Schedule { learning_rate: 1e-3, warm_up: 0.5, decline: Decline::Cosine(0.02) },
+            optimizer: OptimizerOptions { weight_decay: 0.05, clip: None, ..OptimizerOptions::default() },
+            averaging: 0.995,
+            goal: Goal::LogLoss,
+            patience: 8,
         }
     }
 
@@ -55,6 +76,7 @@ impl LearnOptions {
         let smoothing = batches.label_smoothing;
         option((0.0..1.0).contains(&smoothing), "label smoothing", "0 to below 1", smoothing.to_string())?;
         option((0.0..=1.0).contains(&batches.mix), "mix", "0 to 1", batches.mix.to_string())?;
+        option((0.0..=1.0).contains(&batches.not_music), "not music", "0 to 1", batches.not_music.to_string())?;
         option((0.0..1.0).contains(&self.averaging), "averaging", "0 to below 1", self.averaging.to_string())?;
         let warm_up = self.schedule.warm_up;
         option((0.0..=1e6).contains(&warm_up), "warm-up", "0 to 1000000 epochs", warm_up.to_string())?;

@@ -10,11 +10,18 @@ use crate::Result;
 /// A network that can be trained.
 pub trait Trainable: Sync {
     /// The logits `[batch, labels]` of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]`, in dB below the loudest cell, on the
-    /// device of the parameters. With a source of chance, as in training: dropout is on.
+    /// device of the parameters. With a source of chance, as in training, dropout is on, and there are
+    /// [`answers`](Self::answers) to every chunk: `[answers · batch, labels]`.
     ///
     /// # Errors
     /// Where the device fails.
     fn logits(&self, chunks: &Tensor, training: Option<&mut ChaCha8Rng>) -> Result<Tensor>;
+
+    /// How many answers training gets to every chunk: all to the first answer's chunks, then all to the second's. Each has
+    /// a loss of its own.
+    fn answers(&self) -> usize {
+        1
+    }
 
     /// What training changes. Always the same, in the same order.
     fn parameters(&self) -> &[Parameter];

@@ -5,6 +5,7 @@
 //! [`Catalogue::open`]), and cut and quantise chunks with the code that serves them.
 
 mod augment;
+mod backbone;
 mod batches;
 mod cache;
 mod card;
@@ -14,6 +15,7 @@ mod chance;
 mod checkpoint;
 mod chunk_report;
 mod chunk_split;
+mod ensemble_learner;
 mod error;
 mod evaluate;
 mod examples;
@@ -31,6 +33,7 @@ mod pooled;
 mod progress;
 mod recalibrate;
 mod report;
+mod room;
 mod run_state;
 mod schedule;
 mod seed_cnn;
@@ -39,12 +42,14 @@ mod train_network;
 mod workers;
 
 pub use augment::{Augment, NoAugmentation};
+pub use backbone::Backbone;
 pub use batches::{Batch, BatchOptions};
 pub use cache::default_cache_folder;
 pub use catalogue::{Catalogue, Track};
 pub use checkpoint::{Checkpoint, Identity};
 pub use chunk_report::ChunkReport;
 pub use chunk_split::{CHUNK_SPLIT_LEAKS, ChunkSide, SplitBy};
+pub use ensemble_learner::{EnsembleLearner, EnsembleOptions};
 pub use error::{Result, TrainerError};
 pub use evaluate::{EvaluateOptions, evaluate, evaluate_chunks};
 pub use examples::{ChunkedTrack, Examples};
@@ -58,6 +63,7 @@ pub use optimizer::{Adam, OptimizerOptions};
 pub use pooled::Skipped;
 pub use progress::Progress;
 pub use report::Report;
+pub use room::Room;
 pub use schedule::{Decline, Schedule};
 pub use seed_cnn::SeedCnnLearner;
 pub use train::{TrainOptions, TrainOutcome, train};

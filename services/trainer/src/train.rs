@@ -2,18 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use chorale_model::{
-    ARCHITECTURE, Adapter, Backbone, DeviceSpec, Licence, Manifest, ModelFolder, Weights, contract::feature_id,
+    ARCHITECTURE, Backbone, DeviceSpec, Licence, Manifest, ModelFolder, Weights, contract::feature_id,
     import_musicnn,
 };
 
 use crate::{
-    Catalogue, FitOptions, Progress, Report, Result, Skipped, TrainerError,
+    Catalogue, FitOptions, Progress, Report, Result, Skipped, backbone,
     cache::PooledCache,
     card::Card,
     default_cache_folder, evaluate,
@@ -25,8 +24,6 @@ use crate::{
 
 const TRAIN_SPLIT: &str = "train";
 const VALID_SPLIT: &str = "valid";
-const ADAPTER_FILE: &str = "adapter.json";
-const MUSICNN_NOTICE: &str = include_str!("musicnn_notice.txt");
 
 /// What to train, on what, and how.
 #[derive(Clone, Debug)]
@@ -157,14 +154,8 @@ fn start_weights(backbone: Option<&Path>) -> Result<Start> {
         let origin = manifest.provenance.get("backbone").cloned().unwrap_or_default();
         return Ok(Start { weights: model.weights().clone(), origin, licences: manifest.licences.clone() });
     };
-    let read = |path: &Path| fs::read(path).map_err(|source| TrainerError::Read { path: path.to_owned(), source });
-    let adapter = Adapter::from_json(&read(&path.with_file_name(ADAPTER_FILE))?)?;
-    let weights = import_musicnn(&read(path)?, &adapter)?;
-    let origin = "MusiCNN (musicnn 0.1.0, model MSD_musicnn), trained on the Million Song Dataset by Jordi Pons, Music \
-                  Technology Group, Universitat Pompeu Fabra; kernels over time resampled to 24 frames a second";
-    let notice = MUSICNN_NOTICE.trim_end().to_owned();
-    let licence = Licence { part: "backbone".to_owned(), spdx: "ISC".to_owned(), notice };
-    Ok(Start { weights, origin: origin.to_owned(), licences: vec![licence] })
+    let weights = import_musicnn(&backbone::read(path)?, &backbone::read_adapter(path)?)?;
+    Ok(Start { weights, origin: backbone::origin().to_owned(), licences: vec![backbone::licence()] })
 }
 
 fn provenance(options: &TrainOptions, backbone: String, train: usize, valid: usize) -> BTreeMap<String, String> {

@@ -44,12 +44,14 @@ pub struct NetworkOptions {
     pub resume: bool,
     /// What is split: by track, the splits of the data are used; by chunk, they are ignored, and there is no validation.
     pub split_by: SplitBy,
+    /// Audio that is no music, in any layout of [`Catalogue::open`], for which no genre is to be likely.
+    pub not_music: Option<PathBuf>,
     /// How to train. Its seed also decides the splits.
     pub learn: LearnOptions,
 }
 
-/// What makes the network, as a function of the number of labels, the seed and the device.
-pub type Build<'a> = dyn Fn(usize, u64, &Device) -> Result<Box<dyn Trainable>> + 'a;
+/// What makes the network, as a function of what it will learn from, the seed and the device.
+pub type Build<'a> = dyn Fn(&Examples, u64, &Device) -> Result<Box<dyn Trainable>> + 'a;
 
 /// A network and what belongs to it.
 pub struct Recipe<'a> {
@@ -112,7 +114,7 @@ pub fn train_network(options: &NetworkOptions, recipe: &Recipe<'_>, progress: Pr
     let data = read(options, progress)?;
     let checkpoint = Checkpoint::new(options.checkpoint.clone().unwrap_or_else(|| beside(&options.out)));
     let seed = options.learn.batches.seed;
-    let learner = (recipe.build)(data.labels.len(), seed, &device)?;
+    let learner = (recipe.build)(&data.train, seed, &device)?;
     let run = Run {
         device,
         threads: options.threads,
@@ -156,8 +158,16 @@ fn read(options: &NetworkOptions, progress: Progress) -> Result<Data> {
         }
     };
     let labels = labels(&genres(&train), &genres(&held_out), &wanted, TRAIN_SPLIT)?;
+    let not_music = match &options.not_music {
+        None => Vec::new(),
+        Some(path) => {
+            let catalogue = Catalogue::open(path, seed)?;
+            let tracks = examples::load(&catalogue, &catalogue.tracks().iter().collect::<Vec<_>>(), progress)?.tracks;
+            tracks.into_iter().flat_map(|track| track.chunks).collect()
+        }
+    };
     Ok(Data {
-        train: Examples::new(train, &labels)?,
+        train: Examples::new(train, &labels)?.with_not_music(not_music),
         held_out: Examples::new(held_out, &labels)?,
         labels,
         skipped,

@@ -89,6 +89,7 @@ impl Workers {
         let input = Tensor::from_slice(shard.cells, (chunks, MEL_BANDS, CHUNK_FRAMES), &self.device)?;
         let target = Tensor::from_slice(shard.targets, (chunks, labels), &self.device)?;
         let logits = learner.logits(&input, Some(random))?;
+        let target = target.repeat((learner.answers(), 1))?;
         let loss = (log_softmax(&logits, D::Minus1)? * target)?.sum_all()?.affine(-1.0 / batch as f64, 0.0)?;
         let mut gradients = loss.backward()?;
         let answers = logits.detach().to_vec2::<f32>()?;

@@ -55,7 +55,7 @@ fn options(place: &Path) -> NetworkOptions {
 fn train(options: &NetworkOptions) -> Result<NetworkOutcome> {
     let recipe = Recipe {
         architecture: Architecture::SeedCnn,
-        build: &|labels, seed, device| Ok(Box::new(SeedCnnLearner::new(labels, seed, device)?)),
+        build: &|train, seed, device| Ok(Box::new(SeedCnnLearner::new(train.labels(), seed, device)?)),
         augment: &NoAugmentation,
         context: serde_json::Value::Null,
         provenance: BTreeMap::new(),

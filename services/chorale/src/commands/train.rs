@@ -8,7 +8,7 @@ use crate::{
 };
 
 pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Exit> {
-    if arguments.arch == Network::SeedCnn {
+    if arguments.arch != Network::Musicnn {
         return super::train_network::run(arguments);
     }
     let only_networks = arguments.resume || arguments.checkpoint.is_some() || arguments.threads.is_some();

@@ -1,0 +1,357 @@
+//! Several networks that share one front end, and whose logits are averaged.
+//!
+//! The front end is MusiCNN's, without the filters that weight decay has driven to nothing. Its channels are interpolated to
+//! the frame rate that the layers after it were trained at; each member has layers of its own from there on. What the left
+//! out filters answered, whatever they heard, is one more channel that is 1 everywhere.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use crate::{
+    ModelError, Result, Weights,
+    architecture::{
+        BANDS, EMBEDDING_FEATURES, EnsembleShape, MID_CHANNELS, MID_LAYERS, TEMPORAL, TIMBRAL, insert_convolution,
+        insert_norm,
+    },
+    contract::{CHUNK_FRAMES, FRAMES_PER_SECOND, MEL_BANDS},
+    convolution::convolve,
+    front::Front,
+};
+
+/// Chunks that go through a GPU at once: bounds memory.
+const GPU_CHUNKS: usize = 64;
+const MAX_FILTERS: usize = 1_024;
+const MAX_MEMBERS: usize = 64;
+
+/// An ensemble on a device.
+pub struct Ensemble {
+    front: EnsembleFront,
+    members: Vec<Member>,
+}
+
+impl Ensemble {
+    /// Puts the ensemble of `weights`, with `labels` outputs, onto `device`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or has a wrong shape, or the device is out of memory.
+    pub fn new(weights: &Weights, shape: EnsembleShape, labels: usize, device: &Device) -> Result<Self> {
+        let tensors = Member::tensors(shape, front_channels(weights)?, labels);
+        let member = |index| {
+            let tensor = |(name, shape): &(&str, Vec<usize>)| {
+                let array = weights.get(&member_tensor(index, name), shape)?;
+                Ok(Tensor::from_slice(array.values(), shape.as_slice(), device)?)
+            };
+            Member::from_tensors(&tensors.iter().map(tensor).collect::<Result<Vec<_>>>()?)
+        };
+        Ok(Self {
+            front: EnsembleFront::new(weights, shape, device)?,
+            members: (0..members(weights)?).map(member).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The logits `[batch, labels]` of chunks of the feature contract, at least one.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn listen(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+        // A chunk's working set fits a core's cache: on the CPU, cores share the chunks, not the matrix products.
+        let logits: Vec<Tensor> = match (self.front.front.device(), chunks) {
+            (Device::Cpu, [_]) => vec![self.forward(chunks)?],
+            (Device::Cpu, _) => chunks.par_chunks(1).map(|chunk| self.forward(chunk)).collect::<Result<_>>()?,
+            _ => chunks.chunks(GPU_CHUNKS).map(|chunks| self.forward(chunks)).collect::<Result<_>>()?,
+        };
+        Ok(Tensor::cat(&logits, 0)?)
+    }
+
+    fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+        let channels = self.front.forward(&self.front.front.decibels(chunks)?)?;
+        let logits = self.members.iter().map(|member| member.logits(&channels, |tensor| Ok(tensor)));
+        mean_logits(&logits.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Every tensor of an ensemble with `labels` labels and as many filters and members as `weights` have: its name and
+    /// shape.
+    pub(crate) fn tensors(
+        shape: EnsembleShape,
+        weights: &Weights,
+        labels: usize,
+    ) -> Result<BTreeMap<String, Vec<usize>>> {
+        let mut table = BTreeMap::from([
+            ("adapter.weight".to_owned(), vec![BANDS, MEL_BANDS]),
+            ("adapter.bias".to_owned(), vec![BANDS]),
+        ]);
+        insert_norm(&mut table, "input_norm", 1);
+        for part in TIMBRAL.into_iter().chain(TEMPORAL) {
+            let name = format!("front.{}", part.name);
+            let filters = weights.length(&format!("{name}.conv.bias"))?;
+            insert_convolution(&mut table, &name, [filters, 1, part.time.taps, part.bands]);
+        }
+        let channels = front_channels(weights)?;
+        for member in 0..members(weights)? {
+            for (name, shape) in Member::tensors(shape, channels, labels) {
+                table.insert(member_tensor(member, name), shape);
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// The mean of the members' logits, all `[batch, labels]`.
+///
+/// # Errors
+/// Where there is no member, or shapes differ.
+pub fn mean_logits(members: &[Tensor]) -> Result<Tensor> {
+    Ok(Tensor::stack(members, 0)?.mean(0)?)
+}
+
+/// The name of a tensor of a member.
+#[must_use]
+pub fn member_tensor(member: usize, name: &str) -> String {
+    format!("member.{member}.{name}")
+}
+
+/// Filters of the front end in all.
+fn front_channels(weights: &Weights) -> Result<usize> {
+    let mut channels = 0;
+    for part in TIMBRAL.into_iter().chain(TEMPORAL) {
+        let name = format!("front.{}.conv.bias", part.name);
+        let filters = weights.length(&name)?;
+        check("filters of a part of the front end", filters, MAX_FILTERS)?;
+        channels += filters;
+    }
+    Ok(channels)
+}
+
+/// Members of the ensemble.
+fn members(weights: &Weights) -> Result<usize> {
+    let members = (0..).take_while(|member| weights.length(&member_tensor(*member, "genres.bias")).is_ok()).count();
+    check("members of the ensemble", members, MAX_MEMBERS)?;
+    Ok(members)
+}
+
+fn check(field: &'static str, found: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(ModelError::Field { field, expected: format!("1 to {most}"), found: found.to_string() })
+}
+
+/// What the members of an ensemble hear: the channels of the front end at their frame rate.
+pub struct EnsembleFront {
+    front: Front,
+    /// `[frames of the front end, frames of the members]`
+    interpolation: Tensor,
+}
+
+impl EnsembleFront {
+    /// Puts the front end of `weights` onto `device`.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or has a wrong shape, or the device is out of memory.
+    pub fn new(weights: &Weights, shape: EnsembleShape, device: &Device) -> Result<Self> {
+        let heard = CHUNK_FRAMES / shape.steps.frames;
+        let mut interpolation = vec![0.0_f32; heard * shape.frames];
+        for frame in 0..shape.frames {
+            let seconds = frame as f64 / shape.frames_per_second;
+            let position = seconds * f64::from(FRAMES_PER_SECOND) / shape.steps.frames as f64;
+            let position = position.min((heard - 1) as f64);
+            let (before, share) = (position as usize, position.fract() as f32);
+            for (source, share) in [(before, 1.0 - share), (before + 1, share)] {
+                if let Some(cell) = interpolation.get_mut(source * shape.frames + frame) {
+                    *cell += share;
+                }
+            }
+        }
+        Ok(Self {
+            front: Front::new(weights, shape.steps, device)?,
+            interpolation: Tensor::from_vec(interpolation, (heard, shape.frames), device)?,
+        })
+    }
+
+    /// The channels `[batch, channels + 1, 1, frames]` of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]` in dB below the loudest
+    /// cell. Nothing is remembered for gradients.
+    ///
+    /// # Errors
+    /// Where the shape is another one, or the device fails.
+    pub fn hear(&self, chunks: &Tensor) -> Result<Tensor> {
+        let batch = chunks.dim(0)?;
+        if !matches!(self.front.device(), Device::Cpu) {
+            return self.forward(&chunks.transpose(0, 1)?.reshape((MEL_BANDS, batch * CHUNK_FRAMES))?);
+        }
+        let each = (0..batch).map(|index| self.forward(&chunks.get(index)?.contiguous()?));
+        Ok(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// See [`hear`](Self::hear); of `[MEL_BANDS, batch · CHUNK_FRAMES]` dB.
+    fn forward(&self, decibels: &Tensor) -> Result<Tensor> {
+        let channels = self.front.forward(decibels)?;
+        let (count, batch, heard) = channels.dims3()?;
+        let channels = channels.reshape((count * batch, heard))?.matmul(&self.interpolation)?;
+        let frames = channels.dim(1)?;
+        let one = Tensor::ones((1, batch, frames), DType::F32, self.front.device())?;
+        let channels = Tensor::cat(&[channels.reshape((count, batch, frames))?, one], 0)?;
+        Ok(channels.transpose(0, 1)?.contiguous()?.unsqueeze(2)?)
+    }
+}
+
+/// One member of an ensemble: MusiCNN's layers after the front end.
+pub struct Member {
+    mid: Vec<MidLayer>,
+    pool: Affine,
+    dense: Dense,
+    dense_norm: Affine,
+    genres: Dense,
+    /// `[labels, pooled features]`
+    shortcut: Tensor,
+}
+
+struct MidLayer {
+    /// `[MID_CHANNELS, inputs, 1, taps]`
+    weight: Tensor,
+    /// `[MID_CHANNELS]`
+    bias: Tensor,
+    norm: Affine,
+}
+
+/// `x · scale + shift`
+struct Affine {
+    scale: Tensor,
+    shift: Tensor,
+}
+
+struct Dense {
+    /// `[outputs, inputs]`
+    weight: Tensor,
+    bias: Tensor,
+}
+
+/// The tensors of a member that training leaves as they are: normalisations.
+pub const FROZEN_TENSORS: [&str; 4] = ["pool.scale", "pool.shift", "dense_norm.scale", "dense_norm.shift"];
+
+const TENSORS: usize = 4 * MID_LAYERS + 9;
+
+impl Member {
+    /// The name and shape of every tensor, in order, where the front end has `channels` filters.
+    #[must_use]
+    pub fn tensors(shape: EnsembleShape, channels: usize, labels: usize) -> Vec<(&'static str, Vec<usize>)> {
+        let pooled = 2 * (channels + MID_LAYERS * MID_CHANNELS);
+        let mid = |inputs| vec![MID_CHANNELS, inputs, 1, shape.taps];
+        vec![
+            ("mid.0.weight", mid(channels + 1)),
+            ("mid.0.bias", vec![MID_CHANNELS]),
+            ("mid.0.norm.scale", vec![MID_CHANNELS]),
+            ("mid.0.norm.shift", vec![MID_CHANNELS]),
+            ("mid.1.weight", mid(MID_CHANNELS)),
+            ("mid.1.bias", vec![MID_CHANNELS]),
+            ("mid.1.norm.scale", vec![MID_CHANNELS]),
+            ("mid.1.norm.shift", vec![MID_CHANNELS]),
+            ("mid.2.weight", mid(MID_CHANNELS)),
+            ("mid.2.bias", vec![MID_CHANNELS]),
+            ("mid.2.norm.scale", vec![MID_CHANNELS]),
+            ("mid.2.norm.shift", vec![MID_CHANNELS]),
+            ("pool.scale", vec![pooled]),
+            ("pool.shift", vec![pooled]),
+            ("dense.weight", vec![EMBEDDING_FEATURES, pooled]),
+            ("dense.bias", vec![EMBEDDING_FEATURES]),
+            ("dense_norm.scale", vec![EMBEDDING_FEATURES]),
+            ("dense_norm.shift", vec![EMBEDDING_FEATURES]),
+            ("genres.weight", vec![labels, EMBEDDING_FEATURES]),
+            ("genres.bias", vec![labels]),
+            ("shortcut.weight", vec![labels, pooled]),
+        ]
+    }
+
+    /// The member of these tensors, in the order of [`Member::tensors`]. Variables stay variables.
+    ///
+    /// # Errors
+    /// Where their number is another one.
+    pub fn from_tensors(tensors: &[Tensor]) -> Result<Self> {
+        let tensors: &[Tensor; TENSORS] =
+            tensors.try_into().map_err(|_| candle_core::Error::msg("a member needs another number of tensors"))?;
+        let affine = |scale: &Tensor, shift: &Tensor| Affine { scale: scale.clone(), shift: shift.clone() };
+        let dense = |weight: &Tensor, bias: &Tensor| Dense { weight: weight.clone(), bias: bias.clone() };
+        let (mid, head) = tensors.split_at(4 * MID_LAYERS);
+        let mid = mid.as_chunks::<4>().0.iter().map(|[weight, bias, scale, shift]| MidLayer {
+            weight: weight.clone(),
+            bias: bias.clone(),
+            norm: affine(scale, shift),
+        });
+        match head {
+            [pool_scale, pool_shift, weight, bias, scale, shift, genres, genres_bias, shortcut] => Ok(Self {
+                mid: mid.collect(),
+                pool: affine(pool_scale, pool_shift),
+                dense: dense(weight, bias),
+                dense_norm: affine(scale, shift),
+                genres: dense(genres, genres_bias),
+                shortcut: shortcut.clone(),
+            }),
+            _ => Err(candle_core::Error::msg("a member needs another number of tensors").into()),
+        }
+    }
+
+    /// The logits `[batch, labels]` of what the front end hears, `[batch, channels + 1, 1, frames]`.
+    ///
+    /// `silence` is given the inputs of a dense layer, of which training silences some; to listen, it gives them back.
+    ///
+    /// # Errors
+    /// Where the shape is another one, or the device fails.
+    pub fn logits(
+        &self,
+        channels: &Tensor,
+        mut silence: impl FnMut(Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor> {
+        let pooled = silence(self.pool.forward(&self.pooled(channels)?)?)?;
+        let embedding = silence(self.dense_norm.forward(&self.hidden(&pooled)?)?)?;
+        Ok((self.genres.forward(&embedding)? + pooled.matmul(&self.shortcut.t()?)?)?)
+    }
+
+    /// The pooled features `[batch, pooled features]`: the maxima over the chunk, and then the means.
+    ///
+    /// # Errors
+    /// Where the shape is another one, or the device fails.
+    pub fn pooled(&self, channels: &Tensor) -> Result<Tensor> {
+        let mut layers = vec![channels.narrow(1, 0, channels.dim(1)? - 1)?];
+        let mut previous: Option<Tensor> = None;
+        for layer in &self.mid {
+            let answer = layer.forward(previous.as_ref().unwrap_or(channels))?;
+            let answer = match previous {
+                Some(previous) => (answer + previous)?,
+                None => answer,
+            };
+            layers.push(answer.clone());
+            previous = Some(answer);
+        }
+        let layers = Tensor::cat(&layers, 1)?.squeeze(2)?;
+        Ok(Tensor::cat(&[layers.max(2)?, layers.mean(2)?], 1)?)
+    }
+
+    /// What comes out of the dense layer, before its normalisation, from normalised pooled features.
+    ///
+    /// # Errors
+    /// Where the shape is another one, or the device fails.
+    pub fn hidden(&self, pooled: &Tensor) -> Result<Tensor> {
+        Ok(self.dense.forward(pooled)?.relu()?)
+    }
+}
+
+impl MidLayer {
+    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        let column = |tensor: &Tensor| tensor.reshape((1, (), 1, 1));
+        let rectified = convolve(input, &self.weight)?.broadcast_add(&column(&self.bias)?)?.relu()?;
+        Ok(rectified.broadcast_mul(&column(&self.norm.scale)?)?.broadcast_add(&column(&self.norm.shift)?)?)
+    }
+}
+
+impl Affine {
+    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        Ok(input.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)?)
+    }
+}
+
+impl Dense {
+    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        Ok(input.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?)
+    }
+}

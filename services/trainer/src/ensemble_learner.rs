@@ -1,0 +1,224 @@
+//! An ensemble as a learner: members that learn side by side behind one front end.
+
+use candle_core::{Device, Tensor, Var};
+use chorale_model::{
+    Array, EMBEDDING_FEATURES, EnsembleFront, EnsembleShape, EnsembleStart, FROZEN_TENSORS, Member, Weights,
+    contract::{CHUNK_FRAMES, MEL_BANDS, dequantize},
+    mean_logits, member_tensor,
+};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::{Examples, Parameter, Result, Trainable, chance::source, learner::drop_out};
+
+/// Chunks that the normalisations are fitted to, spread over all of them.
+const CALIBRATION_CHUNKS: usize = 1_536;
+/// Chunks of those that go through the network together.
+const CALIBRATION_BATCH: usize = 16;
+/// A feature with less variance than this only differs by rounding.
+const LEAST_VARIANCE: f64 = 1e-9;
+const EPSILON: f64 = 1e-3;
+
+/// What an ensemble is like, and how its members learn.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EnsembleOptions {
+    /// Networks whose logits are averaged.
+    pub members: usize,
+    /// The share of inputs of each dense layer that is silenced in training.
+    pub dropout: f32,
+    /// What the learning rate is multiplied by for the pretrained convolutions.
+    pub backbone_rate: f64,
+}
+
+impl Default for EnsembleOptions {
+    fn default() -> Self {
+        Self { members: 4, dropout: 0.5, backbone_rate: 0.3 }
+    }
+}
+
+/// An ensemble with weights that can change. Its front end stays as it is.
+pub struct EnsembleLearner {
+    front_weights: Weights,
+    front: EnsembleFront,
+    members: Vec<Member>,
+    parameters: Vec<Parameter>,
+    frozen: Vec<(String, Array)>,
+    dropout: f32,
+}
+
+impl EnsembleLearner {
+    /// Members that all start from `start`, each with an output layer of its own by chance, and normalisations that are
+    /// fitted to `train`.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn new(
+        start: &EnsembleStart,
+        shape: EnsembleShape,
+        options: &EnsembleOptions,
+        train: &Examples,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let front = EnsembleFront::new(&start.front, shape, device)?;
+        let names: Vec<_> = Member::tensors(shape, start.channels, train.labels());
+        let initial = calibrate(start, &names, &front, train, device)?;
+        let mut random = source(seed, "initial weights", 0);
+        let (mut members, mut parameters, mut frozen) = (Vec::new(), Vec::new(), Vec::new());
+        for member in 0..options.members {
+            let mut tensors = Vec::new();
+            for ((name, shape), array) in names.iter().zip(&initial) {
+                let full_name = member_tensor(member, name);
+                let tensor = if *name == "genres.weight" {
+                    let reach = 1.0 / (EMBEDDING_FEATURES as f32).sqrt();
+                    let cells = shape.iter().product();
+                    let values = (0..cells).map(|_| random.random_range(-reach..reach)).collect::<Vec<f32>>();
+                    Tensor::from_vec(values, shape.as_slice(), device)?
+                } else {
+                    to_tensor(array, device)?
+                };
+                if FROZEN_TENSORS.contains(name) {
+                    frozen.push((full_name, array.clone()));
+                    tensors.push(tensor);
+                    continue;
+                }
+                let variable = Var::from_tensor(&tensor)?;
+                tensors.push(variable.as_tensor().clone());
+                let rate = if name.starts_with("mid.") { options.backbone_rate } else { 1.0 };
+                parameters.push(Parameter { name: full_name, variable, rate, decays: shape.len() > 1 });
+            }
+            members.push(Member::from_tensors(&tensors)?);
+        }
+        let front_weights = start.front.clone();
+        Ok(Self { front_weights, front, members, parameters, frozen, dropout: options.dropout })
+    }
+}
+
+impl Trainable for EnsembleLearner {
+    fn logits(&self, chunks: &Tensor, training: Option<&mut ChaCha8Rng>) -> Result<Tensor> {
+        let channels = self.front.hear(chunks)?;
+        match training {
+            None => {
+                let logits = self.members.iter().map(|member| member.logits(&channels, |tensor| Ok(tensor)));
+                Ok(mean_logits(&logits.collect::<std::result::Result<Vec<_>, _>>()?)?)
+            }
+            Some(random) => {
+                let mut logits = Vec::with_capacity(self.members.len());
+                for member in &self.members {
+                    logits.push(member.logits(&channels, |tensor| drop_out(&tensor, self.dropout, random))?);
+                }
+                Ok(Tensor::cat(&logits, 0)?)
+            }
+        }
+    }
+
+    fn answers(&self) -> usize {
+        self.members.len()
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn weights(&self, values: &[Tensor]) -> Result<Weights> {
+        let mut weights = self.front_weights.clone();
+        for (name, array) in &self.frozen {
+            weights.insert(name, array.clone());
+        }
+        for (parameter, value) in self.parameters.iter().zip(values) {
+            weights.insert(&parameter.name, to_array(value)?);
+        }
+        Ok(weights)
+    }
+}
+
+/// The tensors of a member whose normalisations make the features of `train` have mean 0 and variance 1, and whose output
+/// layers are zero.
+fn calibrate(
+    start: &EnsembleStart,
+    names: &[(&str, Vec<usize>)],
+    front: &EnsembleFront,
+    train: &Examples,
+    device: &Device,
+) -> Result<Vec<Array>> {
+    let [pool_gain, pool_offset] = &start.pool_norm;
+    let (dense_weight, dense_bias) = absorb(start, pool_gain, pool_offset)?;
+    let zeros = |name: &str| {
+        let shape = names.iter().find(|(known, _)| *known == name).map(|(_, shape)| shape.clone()).unwrap_or_default();
+        Array::new(&shape, vec![0.0; shape.iter().product()])
+    };
+    let vector = |values: Vec<f32>| Array::new(&[values.len()], values);
+    let assemble = |pool: [Vec<f32>; 2], hidden: [Vec<f32>; 2]| -> Result<Vec<Array>> {
+        let ([pool_scale, pool_shift], [hidden_scale, hidden_shift]) = (pool, hidden);
+        let mut arrays = start.mid.clone();
+        arrays.extend([vector(pool_scale)?, vector(pool_shift)?, dense_weight.clone(), dense_bias.clone()]);
+        arrays.extend([vector(hidden_scale)?, vector(hidden_shift)?]);
+        arrays.extend([zeros("genres.weight")?, zeros("genres.bias")?, zeros("shortcut.weight")?]);
+        Ok(arrays)
+    };
+    let same = |features: usize| [vec![1.0; features], vec![0.0; features]];
+    let uncalibrated = assemble(same(pool_gain.len()), same(EMBEDDING_FEATURES))?;
+    let tensors = uncalibrated.iter().map(|array| to_tensor(array, device)).collect::<Result<Vec<_>>>()?;
+    let member = Member::from_tensors(&tensors)?;
+
+    let every = train.chunk_count().div_ceil(CALIBRATION_CHUNKS).max(1);
+    let chunks: Vec<&[u8]> = train.chunks().step_by(every).collect();
+    let pooled = |chunks: &[&[u8]]| -> Result<Vec<Vec<f32>>> {
+        let cells: Vec<f32> = chunks.iter().flat_map(|chunk| chunk.iter().map(|cell| dequantize(*cell))).collect();
+        let chunks = Tensor::from_vec(cells, (chunks.len(), MEL_BANDS, CHUNK_FRAMES), device)?;
+        Ok(member.pooled(&front.hear(&chunks)?)?.to_vec2()?)
+    };
+    let pooled = chunks.par_chunks(CALIBRATION_BATCH).map(pooled).collect::<Result<Vec<_>>>()?.concat();
+    let ones = vec![1.0; pool_gain.len()];
+    let pool = normalization(&pooled, &ones, &vec![0.0; pool_gain.len()]);
+    let [scale, shift] = &pool;
+    let normalized: Vec<f32> = (pooled.iter().flatten().zip(scale.iter().zip(shift).cycle()))
+        .map(|(cell, (scale, shift))| cell * scale + shift)
+        .collect();
+    let normalized = Tensor::from_vec(normalized, (pooled.len(), pool_gain.len()), device)?;
+    let hidden = member.hidden(&normalized)?.to_vec2::<f32>()?;
+    let [gain, offset] = &start.dense_norm;
+    assemble(pool.clone(), normalization(&hidden, gain, offset))
+}
+
+/// The dense layer for pooled features of mean 0 and variance 1 themselves, not times the gain of their BatchNorm.
+fn absorb(start: &EnsembleStart, gain: &[f32], offset: &[f32]) -> Result<(Array, Array)> {
+    let rows = start.dense_weight.values().chunks_exact(gain.len());
+    let bias = (rows.clone().zip(start.dense_bias.values()))
+        .map(|(row, bias)| bias + row.iter().zip(offset).map(|(weight, offset)| weight * offset).sum::<f32>())
+        .collect();
+    let weight = rows.flat_map(|row| row.iter().zip(gain).map(|(weight, gain)| weight * gain)).collect();
+    Ok((Array::new(start.dense_weight.shape(), weight)?, Array::new(start.dense_bias.shape(), bias)?))
+}
+
+/// Scale and shift that give every column of `rows` the standard deviation `gain` and the mean `offset`. A column that
+/// never changes becomes zero.
+fn normalization(rows: &[Vec<f32>], gain: &[f32], offset: &[f32]) -> [Vec<f32>; 2] {
+    let count = rows.len() as f64;
+    let mut sums = vec![(0.0_f64, 0.0_f64); gain.len()];
+    for row in rows {
+        for ((sum, squares), cell) in sums.iter_mut().zip(row) {
+            *sum += f64::from(*cell);
+            *squares += f64::from(*cell).powi(2);
+        }
+    }
+    let column = |((sum, squares), (gain, offset)): (&(f64, f64), (&f32, &f32))| {
+        let mean = sum / count;
+        let variance = (squares / count - mean * mean).max(0.0);
+        let changes = variance > LEAST_VARIANCE;
+        let scale = if changes { f64::from(*gain) / (variance + EPSILON).sqrt() } else { 0.0 };
+        (scale as f32, if changes { offset - (mean * scale) as f32 } else { 0.0 })
+    };
+    let (scale, shift) = sums.iter().zip(gain.iter().zip(offset)).map(column).unzip();
+    [scale, shift]
+}
+
+fn to_tensor(array: &Array, device: &Device) -> Result<Tensor> {
+    Ok(Tensor::from_slice(array.values(), array.shape(), device)?)
+}
+
+fn to_array(tensor: &Tensor) -> Result<Array> {
+    Ok(Array::new(tensor.dims(), tensor.flatten_all()?.to_vec1::<f32>()?)?)
+}
