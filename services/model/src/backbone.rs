@@ -169,6 +169,11 @@ fn longest_time() -> TimeKernel {
     long
 }
 
+/// The filters of one part of the front end, as their kernels are stored: rows are a tap and a band.
+pub(crate) fn part_filters(weights: &Weights, part: FrontPart) -> Result<Vec<Filter>> {
+    filters(weights, &format!("front.{}", part.name), [part.filters, 1, part.time.taps, part.bands], <[f32]>::to_vec)
+}
+
 /// The filters of one timbral part: rows are a band and a tap.
 fn timbral_filters(weights: &Weights, part: FrontPart) -> Result<Vec<Filter>> {
     let taps = part.time.taps;
@@ -195,7 +200,7 @@ fn temporal_filters(weights: &Weights) -> Result<Vec<Filter>> {
 }
 
 /// The filters of one layer in the middle: rows are a tap and a channel.
-fn mid_filters(weights: &Weights, layer: usize) -> Result<Vec<Filter>> {
+pub(crate) fn mid_filters(weights: &Weights, layer: usize) -> Result<Vec<Filter>> {
     let shape = [MID_CHANNELS, 1, SHORT_TIME.taps, architecture::mid_inputs(layer)];
     filters(weights, &format!("mid.{layer}"), shape, <[f32]>::to_vec)
 }

@@ -23,7 +23,8 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    fn is_constant(&self) -> bool {
+    /// Whether the filter answers the same to everything, and so costs nothing.
+    pub(crate) fn is_constant(&self) -> bool {
         self.kernel.iter().map(|tap| tap.abs()).sum::<f32>() * self.scale.abs() < NEGLIGIBLE_GAIN
     }
 }

@@ -16,6 +16,7 @@ mod architecture;
 mod backbone;
 mod classifier;
 pub mod contract;
+mod cost;
 mod device;
 mod error;
 mod filter_bank;
