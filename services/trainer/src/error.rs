@@ -19,6 +19,14 @@ pub enum TrainerError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// A file or folder cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
     /// A path is not labelled data in any of the known layouts.
     #[error(
         "{} holds no labelled tracks: expected a folder with mel_u8.npy and tracks.csv, a folder with one subfolder of \
@@ -108,6 +116,9 @@ pub enum TrainerError {
     /// The fit ran away to infinity.
     #[error("the loss is not finite in epoch {0}: try a lower learning rate")]
     Diverged(usize),
+    /// A picture or a page cannot be made.
+    #[error("cannot draw the report: {0}")]
+    Picture(Box<dyn std::error::Error + Send + Sync>),
     /// Audio cannot be turned into chunks.
     #[error(transparent)]
     Feature(#[from] FeatureError),

@@ -5,13 +5,20 @@
 //! serves them.
 
 mod cache;
+mod calibration;
 mod card;
 mod catalogue;
+#[cfg_attr(not(test), expect(dead_code, reason = "the training engine draws them"))]
+mod curves;
 mod error;
 mod evaluate;
+mod file;
 mod fit;
 mod mel_file;
 mod metrics;
+mod page;
+pub mod pareto;
+mod picture;
 mod pooled;
 mod progress;
 mod recalibrate;
@@ -19,6 +26,7 @@ mod report;
 mod train;
 
 pub use cache::default_cache_folder;
+pub use calibration::{ReliabilityBin, SurestMistake};
 pub use catalogue::{Catalogue, Track};
 pub use error::{Result, TrainerError};
 pub use evaluate::{EvaluateOptions, evaluate};

@@ -17,6 +17,9 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Exit> {
         },
         Progress::Terminal,
     )?;
+    if let Some(folder) = &arguments.report {
+        report.save(folder)?;
+    }
     super::print_report(&report, arguments.json)?;
     Ok(Exit::unless(!report.skipped.is_empty()))
 }
