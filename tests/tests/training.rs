@@ -27,7 +27,7 @@ fn write_tracks(folder: &Path) {
     }
 }
 
-fn report(finished: &Finished) -> Value {
+fn numbers(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {}", finished.stdout))
 }
 
@@ -40,14 +40,14 @@ fn a_folder_of_two_genres_becomes_a_model_that_tells_them_apart() {
 
     let data = ["--data", &tracks, "--cache", &cache];
     let train = ["train", "--out", &model, "--epochs", "30", "--learning-rate", "3e-3", "--json"];
-    let trained = report(&command::run(train.into_iter().chain(data)).expect_code(0));
+    let trained = numbers(&command::run(train.into_iter().chain(data)).expect_code(0));
     assert_eq!((&trained["split"], &trained["model"]), (&"valid".into(), &"two-genres".into()));
     for file in ["model.safetensors", "model.json", "CARD.md"] {
         assert!(Path::new(&model).join(file).is_file(), "{file}");
     }
 
     let evaluate = ["evaluate", "--model", &model, "--json"];
-    let measured = report(&command::run(evaluate.into_iter().chain(data)).expect_code(0));
+    let measured = numbers(&command::run(evaluate.into_iter().chain(data)).expect_code(0));
     assert_eq!(measured["version"], trained["version"]);
     assert_eq!(measured["tracks"], 2 * TRACKS);
     assert!(measured["track_accuracy"].as_f64().unwrap() >= 0.9, "{measured}");
@@ -56,6 +56,15 @@ fn a_folder_of_two_genres_becomes_a_model_that_tells_them_apart() {
     for part in ["track accuracy", "95 % interval", "precision", "chords", "clicks"] {
         assert!(table.stdout.contains(part), "{part} is not in {}", table.stdout);
     }
+
+    let (report, front) = (path("report"), path("front.svg"));
+    let arguments = ["evaluate", "--model", &model, "--report", &report].into_iter().chain(data);
+    command::run(arguments).expect_code(0);
+    for file in ["index.html", "confusion.svg", "genres.svg", "reliability.svg", "report.json"] {
+        assert!(Path::new(&report).join(file).is_file(), "{file}");
+    }
+    command::run(["models", "--pareto", &front, &model]).expect_code(0);
+    assert!(fs::read_to_string(&front).unwrap().contains("two-genres"));
 
     let song = Path::new(&tracks).join("clicks/3.wav");
     let served = command::run(["classify", "--json", "--model", &model, song.to_str().unwrap()]).expect_code(0);

@@ -230,6 +230,9 @@ pub(crate) struct ModelsArguments {
     /// Print the model's card: what it is for, how it was made, where it fails
     #[arg(long, conflicts_with = "json")]
     pub(crate) card: bool,
+    /// Draw the models by cost and by accuracy on their valid split as a picture (SVG)
+    #[arg(long, value_name = "FILE", requires = "folders")]
+    pub(crate) pareto: Option<PathBuf>,
 }
 
 /// Labelled tracks, and where their features are kept.
@@ -355,6 +358,9 @@ pub(crate) struct EvaluateArguments {
     /// Only the tracks that are named in the column `track` of this CSV file
     #[arg(long, value_name = "FILE")]
     pub(crate) tracks: Option<PathBuf>,
+    /// Folder to write the report to as well: a page (index.html), its pictures (SVG), and report.json
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
     /// Print the report as JSON, with every track's prediction
     #[arg(long)]
     pub(crate) json: bool,

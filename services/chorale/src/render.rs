@@ -55,12 +55,13 @@ pub(crate) fn card(name: &str, verdict: &Verdict, elapsed: Duration, top: usize)
     text
 }
 
-/// A model, several lines. `source` says where it is from.
-pub(crate) fn model(source: &str, manifest: &Manifest) -> String {
+/// A model, several lines. `source` says where it is from, `cost` how many multiply-accumulates a chunk takes.
+pub(crate) fn model(source: &str, manifest: &Manifest, cost: u64) -> String {
     let mut text = format!("{} {}  {}\n", styled(BOLD, &manifest.name), manifest.version, styled(DIM, source));
     let _ = writeln!(text, "  architecture  {}", manifest.architecture);
     let _ = writeln!(text, "  labels        {}", manifest.labels.join(", "));
     let _ = writeln!(text, "  feature id    {}", manifest.feature_id);
+    let _ = writeln!(text, "  cost          {:.1} M multiply-accumulates a chunk", cost as f64 / 1e6);
     for (split, metrics) in &manifest.metrics {
         let [low, high] = metrics.track_accuracy_interval.map(|share| share * 100.0);
         let _ = writeln!(

@@ -76,6 +76,6 @@ impl Backbone {
 }
 
 /// The filters of one layer in the middle: rows are a tap and a channel.
-fn mid_filters(weights: &Weights, layer: usize) -> Result<Vec<Filter>> {
+pub(crate) fn mid_filters(weights: &Weights, layer: usize) -> Result<Vec<Filter>> {
     filters(weights, &format!("mid.{layer}"), [SHORT_TIME.taps, architecture::mid_inputs(layer)], <[f32]>::to_vec)
 }

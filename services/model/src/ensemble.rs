@@ -113,7 +113,7 @@ pub fn member_tensor(member: usize, name: &str) -> String {
 }
 
 /// Filters of the front end in all.
-fn front_channels(weights: &Weights) -> Result<usize> {
+pub(crate) fn front_channels(weights: &Weights) -> Result<usize> {
     let mut channels = 0;
     for part in TIMBRAL.into_iter().chain(TEMPORAL) {
         let name = format!("front.{}.conv.bias", part.name);
@@ -125,7 +125,7 @@ fn front_channels(weights: &Weights) -> Result<usize> {
 }
 
 /// Members of the ensemble.
-fn members(weights: &Weights) -> Result<usize> {
+pub(crate) fn members(weights: &Weights) -> Result<usize> {
     let members = (0..).take_while(|member| weights.length(&member_tensor(*member, "genres.bias")).is_ok()).count();
     check("members of the ensemble", members, MAX_MEMBERS)?;
     Ok(members)

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::{Manifest, ModelError, Result, Weights, manifest::Contract};
+use crate::{Manifest, ModelError, Result, Weights, cost, manifest::Contract};
 
 /// The file of the weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -129,6 +129,15 @@ impl ModelFolder {
     #[must_use]
     pub fn card(&self) -> &str {
         &self.card
+    }
+
+    /// Multiplications with an addition that one chunk takes, from its cells to its logits. Filters that answer with a
+    /// constant take none.
+    ///
+    /// # Errors
+    /// [`ModelError::NegativeVariance`].
+    pub fn multiply_accumulates(&self) -> Result<u64> {
+        cost::multiply_accumulates(self.manifest.network()?, &self.weights, self.manifest.labels.len())
     }
 
     fn weights_file(&self) -> Result<Vec<u8>> {

@@ -151,6 +151,11 @@ fn longest_time() -> TimeKernel {
     long
 }
 
+/// The filters of one part, as their kernels are stored: rows are a tap and a band.
+pub(crate) fn part_filters(weights: &Weights, part: FrontPart) -> Result<Vec<Filter>> {
+    filters(weights, &format!("front.{}", part.name), [part.time.taps, part.bands], <[f32]>::to_vec)
+}
+
 /// The filters of one timbral part: rows are a band and a tap.
 fn timbral_filters(weights: &Weights, part: FrontPart) -> Result<Vec<Filter>> {
     let taps = part.time.taps;

@@ -17,6 +17,7 @@ mod backbone;
 mod classifier;
 pub mod contract;
 mod convolution;
+mod cost;
 mod device;
 mod ensemble;
 mod ensemble_start;

@@ -80,6 +80,21 @@ impl SeedCnn {
         shapes.into_iter().flat_map(layer).collect()
     }
 
+    /// Multiplications with an addition that one chunk takes.
+    pub(crate) fn multiply_accumulates(labels: usize) -> usize {
+        let (mut cells, mut sum) = (MEL_BANDS * CHUNK_FRAMES, 0);
+        for (index, (_, shape)) in Self::tensors(labels).iter().filter(|(_, shape)| shape.len() > 1).enumerate() {
+            if index == 2 * PAIRS.len() {
+                cells = 1;
+            }
+            sum += shape.iter().product::<usize>() * cells;
+            if index < 2 * PAIRS.len() && index % 2 == 1 {
+                cells /= POOL * POOL;
+            }
+        }
+        sum
+    }
+
     /// The logits `[batch, labels]` of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]` in dB below the loudest cell.
     ///
     /// `silence` is given a tensor and the share of its cells that training silences; to listen, it gives the tensor back.

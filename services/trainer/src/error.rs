@@ -19,6 +19,14 @@ pub enum TrainerError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// A file or folder cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
     /// A path is not labelled data in any of the known layouts.
     #[error(
         "{} holds no labelled tracks: expected a folder with mel_u8.npy and tracks.csv, a folder with one subfolder of \
@@ -108,14 +116,6 @@ pub enum TrainerError {
     /// Options cannot be written down.
     #[error("the options cannot be kept in a checkpoint: {0}")]
     Options(String),
-    /// A checkpoint cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
     /// There is nothing to go on from.
     #[error("{} holds no checkpoint to go on from", path.display())]
     NoCheckpoint {
@@ -147,6 +147,9 @@ pub enum TrainerError {
     /// The fit ran away to infinity.
     #[error("the loss is not finite in epoch {0}: try a lower learning rate")]
     Diverged(usize),
+    /// A picture or a page cannot be made.
+    #[error("cannot draw the report: {0}")]
+    Picture(Box<dyn std::error::Error + Send + Sync>),
     /// Audio cannot be turned into chunks.
     #[error(transparent)]
     Feature(#[from] FeatureError),

@@ -26,6 +26,13 @@ pub struct Prediction {
     pub chunks: usize,
 }
 
+impl Prediction {
+    /// Whether the track is what the model says.
+    pub(crate) fn is_right(&self) -> bool {
+        self.genre == self.predicted
+    }
+}
+
 /// How well one genre is told from the others. A ratio over nothing is `None`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GenreScores {

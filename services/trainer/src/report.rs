@@ -1,13 +1,14 @@
 //! The numbers about a model, for people and for programs.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use chorale_model::{Manifest, SplitMetrics};
 use serde::Serialize;
 
 use crate::{
-    GenreScores, Prediction, Skipped,
+    GenreScores, Prediction, ReliabilityBin, Result, Skipped, SurestMistake, calibration,
     metrics::{self, ScoredTrack},
+    page,
 };
 
 /// Letters of a genre in the heading of the confusion matrix.
@@ -36,10 +37,16 @@ pub struct Report {
     pub log_loss: f64,
     /// The mean F1 of the genres that have tracks.
     pub macro_f1: f64,
+    /// How far confidence is from accuracy: the mean over ten bins of confidence, weighted by their tracks.
+    pub expected_calibration_error: f64,
+    /// Those bins, the least confident first.
+    pub reliability: Vec<ReliabilityBin>,
     /// Scores by genre, in the order of the labels.
     pub genres: Vec<GenreScores>,
     /// Tracks by genre (rows) and by what the model says (columns), in the order of the labels.
     pub confusion: Vec<Vec<usize>>,
+    /// The tracks that the model is most surely wrong about, the surest first: ten at most.
+    pub surest_mistakes: Vec<SurestMistake>,
     /// The verdict on every track.
     pub predictions: Vec<Prediction>,
     /// Tracks that could not be measured.
@@ -74,6 +81,7 @@ impl Report {
         let genres = metrics::genre_scores(labels, &confusion);
         let supported: Vec<f64> =
             genres.iter().filter(|genre| genre.support > 0).map(|genre| genre.f1.unwrap_or(0.0)).collect();
+        let reliability = calibration::reliability(&predictions);
         Self {
             model: manifest.name.clone(),
             version: manifest.version.clone(),
@@ -85,11 +93,24 @@ impl Report {
             chunk_accuracy: chunks_right as f64 / chunks as f64,
             log_loss: metrics::track_log_loss(scored, manifest.temperature),
             macro_f1: supported.iter().sum::<f64>() / supported.len() as f64,
+            expected_calibration_error: calibration::expected_calibration_error(&reliability),
+            reliability,
             genres,
             confusion,
+            surest_mistakes: calibration::surest_mistakes(&predictions, labels),
             predictions,
             skipped,
         }
+    }
+
+    /// Writes the report for people into `folder`, creating it where it is missing: `index.html`, a page that needs no other
+    /// file; its pictures `confusion.svg`, `reliability.svg` and `genres.svg`; and `report.json`, the numbers. Every file
+    /// appears whole.
+    ///
+    /// # Errors
+    /// [`TrainerError::Write`](crate::TrainerError::Write).
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        page::save(self, folder)
     }
 
     /// The numbers that a model's manifest keeps.
@@ -116,6 +137,8 @@ impl fmt::Display for Report {
         writeln!(f, "  chunk accuracy  {:5.1} %", self.chunk_accuracy * 100.0)?;
         writeln!(f, "  macro F1        {:5.1} %", self.macro_f1 * 100.0)?;
         writeln!(f, "  log loss        {:5.3}", self.log_loss)?;
+        let error = self.expected_calibration_error * 100.0;
+        writeln!(f, "  calibration     {error:5.1} %   expected error, confidence against accuracy in 10 bins")?;
         writeln!(f)?;
 
         let width = self.genres.iter().map(|genre| genre.genre.chars().count()).max().unwrap_or(0).max("genre".len());

@@ -17,13 +17,15 @@ use crate::{
     Progress, Report, Result, Run, Skipped, SplitBy, Trainable,
     card::Card,
     chunk_split::genres,
-    examples, hear,
+    curves, examples, hear,
     labels::labels,
     learn, metrics,
 };
 
 const TRAIN_SPLIT: &str = "train";
 const VALID_SPLIT: &str = "valid";
+/// The picture of how training went, in the model's folder.
+const CURVES_FILE: &str = "curves.svg";
 
 /// What to train on, and where to put the result.
 #[derive(Clone, Debug)]
@@ -132,6 +134,7 @@ pub fn train_network(options: &NetworkOptions, recipe: &Recipe<'_>, progress: Pr
     drop(learner);
     let (model, measured) = finish(options, recipe, &data, weights, progress)?;
     model.save(&options.out)?;
+    curves::draw(&learnt.history, &options.out.join(CURVES_FILE))?;
     checkpoint.remove();
     let (best_epoch, history, skipped) = (learnt.best_epoch, learnt.history, data.skipped);
     Ok(NetworkOutcome { model, measured, best_epoch, history, skipped, learn_time })

@@ -22,6 +22,9 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Exit> {
         return Ok(Exit::unless(false));
     }
     let report = evaluate(&options, Progress::Terminal)?;
+    if let Some(folder) = &arguments.report {
+        report.save(folder)?;
+    }
     super::print_report(&report, arguments.json)?;
     Ok(Exit::unless(!report.skipped.is_empty()))
 }

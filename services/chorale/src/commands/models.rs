@@ -1,9 +1,15 @@
 //! `chorale models`: what a model is, and what it was measured to do.
 
-use anyhow::Context;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
 use chorale_model::ModelFolder;
+use chorale_trainer::pareto::{self, ParetoPoint};
 
 use crate::{cli::ModelsArguments, exit::Exit, render};
+
+/// The split whose accuracy compares models.
+const SPLIT: &str = "valid";
 
 pub(crate) fn run(arguments: &ModelsArguments) -> anyhow::Result<Exit> {
     if arguments.folders.is_empty() {
@@ -11,14 +17,43 @@ pub(crate) fn run(arguments: &ModelsArguments) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let mut exit = Exit::Done;
+    let mut models = Vec::new();
     for folder in &arguments.folders {
         let name = folder.display().to_string();
         match ModelFolder::load(folder) {
-            Ok(model) => print(&name, &model, arguments)?,
+            Ok(model) => {
+                print(&name, &model, arguments)?;
+                models.push((name, model));
+            }
             Err(error) => exit = Exit::of_error(&anyhow::Error::new(error).context(name)),
         }
     }
-    Ok(exit)
+    match &arguments.pareto {
+        Some(picture) if !draw(&models, picture)? => Ok(Exit::Failed),
+        _ => Ok(exit),
+    }
+}
+
+/// Draws the models that have been measured, and says whether all have.
+fn draw(models: &[(String, ModelFolder)], picture: &Path) -> anyhow::Result<bool> {
+    let shipped = ModelFolder::embedded().context("the embedded model")?.manifest().version.clone();
+    let mut points = Vec::new();
+    for (folder, model) in models {
+        let manifest = model.manifest();
+        let Some(metrics) = manifest.metrics.get(SPLIT) else {
+            Exit::of_error(&anyhow!("{folder}: expected metrics of the split `{SPLIT}` in model.json, found none"));
+            continue;
+        };
+        points.push(ParetoPoint {
+            name: manifest.name.clone(),
+            multiply_accumulates: model.multiply_accumulates()?,
+            accuracy: metrics.track_accuracy,
+            interval: metrics.track_accuracy_interval,
+            shipped: manifest.version == shipped,
+        });
+    }
+    pareto::draw(&points, picture)?;
+    Ok(points.len() == models.len())
 }
 
 fn print(source: &str, model: &ModelFolder, arguments: &ModelsArguments) -> anyhow::Result<()> {
@@ -27,7 +62,7 @@ fn print(source: &str, model: &ModelFolder, arguments: &ModelsArguments) -> anyh
     } else if arguments.json {
         anstream::println!("{}", serde_json::to_string(model.manifest())?);
     } else {
-        anstream::println!("{}", render::model(source, model.manifest()));
+        anstream::println!("{}", render::model(source, model.manifest(), model.multiply_accumulates()?));
     }
     Ok(())
 }
