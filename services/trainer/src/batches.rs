@@ -9,11 +9,7 @@ use chorale_model::contract::{CHUNK_CELLS, dequantize};
 use rand::{RngExt, seq::SliceRandom};
 use serde::Serialize;
 
-use crate::{
-    Augment, Examples,
-    augment::mix,
-    chance::source,
-};
+use crate::{Augment, Examples, augment::mix, chance::source};
 
 /// Batches that one thread makes ahead.
 const BATCHES_AHEAD: usize = 2;

@@ -46,8 +46,7 @@ impl LearnOptions {
         let option = |fits: bool, option, expected, found: String| {
             if fits { Ok(()) } else { Err(TrainerError::Option { option, expected, found }) }
         };
-        let (batches, rate, decay) =
-            (&self.batches, self.schedule.learning_rate, self.optimizer.weight_decay);
+        let (batches, rate, decay) = (&self.batches, self.schedule.learning_rate, self.optimizer.weight_decay);
         option((1..=100_000).contains(&self.epochs), "epochs", "1 to 100000", self.epochs.to_string())?;
         option((1..=65_536).contains(&batches.batch), "batch", "1 to 65536", batches.batch.to_string())?;
         option(rate > 0.0 && rate <= 1.0, "learning rate", "above 0, at most 1", rate.to_string())?;

@@ -14,12 +14,8 @@ use serde_json::Value;
 
 use crate::{
     Augment, CHUNK_SPLIT_LEAKS, Catalogue, Checkpoint, ChunkReport, ChunkSide, EpochScores, Examples, LearnOptions,
-    Progress, Report, Result, Run, Skipped, SplitBy, Trainable,
-    card::Card,
-    chunk_split::genres,
-    examples, hear,
-    labels::labels,
-    learn, metrics,
+    Progress, Report, Result, Run, Skipped, SplitBy, Trainable, card::Card, chunk_split::genres, examples, hear,
+    labels::labels, learn, metrics,
 };
 
 const TRAIN_SPLIT: &str = "train";
@@ -156,12 +152,7 @@ fn read(options: &NetworkOptions, progress: Progress) -> Result<Data> {
         }
     };
     let labels = labels(&genres(&train), &genres(&held_out), &wanted, TRAIN_SPLIT)?;
-    Ok(Data {
-        train: Examples::new(train, &labels)?,
-        held_out: Examples::new(held_out, &labels)?,
-        labels,
-        skipped,
-    })
+    Ok(Data { train: Examples::new(train, &labels)?, held_out: Examples::new(held_out, &labels)?, labels, skipped })
 }
 
 /// The model of these weights, calibrated and measured.

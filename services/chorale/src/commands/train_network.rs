@@ -14,7 +14,8 @@ use crate::{
 
 pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Exit> {
     if arguments.backbone.is_some() || arguments.dropout.is_some() {
-        let text = "--backbone and --dropout are not for --arch seed-cnn: it starts from nothing, and its dropout is fixed";
+        let text =
+            "--backbone and --dropout are not for --arch seed-cnn: it starts from nothing, and its dropout is fixed";
         return Err(UsageError(text.to_owned()).into());
     }
     let threads = arguments.threads.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
