@@ -13,7 +13,7 @@ pub enum Network {
     /// [`Architecture::Musicnn`]
     Musicnn {
         /// From chunks to pooled features.
-        backbone: Backbone,
+        backbone: Box<Backbone>,
         /// From pooled features to logits.
         head: Head,
     },
@@ -35,7 +35,8 @@ impl Network {
         let (weights, labels) = (folder.weights(), folder.manifest().labels.len());
         Ok(match folder.manifest().network()? {
             Architecture::Musicnn => {
-                Self::Musicnn { backbone: Backbone::new(weights, device)?, head: Head::new(weights, labels, device)? }
+                let backbone = Box::new(Backbone::new(weights, device)?);
+                Self::Musicnn { backbone, head: Head::new(weights, labels, device)? }
             }
             Architecture::SeedCnn => {
                 Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, device: device.clone() }

@@ -183,7 +183,7 @@ mod tests {
     fn examples() -> Examples {
         let track = |name: u8, chunks: u8| ChunkedTrack {
             name: name.to_string(),
-            genre: if name % 2 == 0 { "even" } else { "odd" }.to_owned(),
+            genre: if name.is_multiple_of(2) { "even" } else { "odd" }.to_owned(),
             chunks: (0..chunks).map(|chunk| vec![10 * name + chunk; CHUNK_CELLS]).collect(),
         };
         Examples::new(vec![track(1, 4), track(2, 2), track(3, 9)], &["even".to_owned(), "odd".to_owned()]).unwrap()
