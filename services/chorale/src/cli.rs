@@ -56,7 +56,7 @@ pub(crate) enum Command {
     Inference(InferenceArguments),
     /// Write the mel chunks of a file as a NumPy array
     Features(FeaturesArguments),
-    /// Train a model's head on your tracks
+    /// Train a model on your tracks
     Train(TrainArguments),
     /// Measure a model on labelled tracks
     Evaluate(EvaluateArguments),

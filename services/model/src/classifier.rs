@@ -1,8 +1,6 @@
 //! A model on a device, ready to classify.
 
-use crate::{
-    DeviceSpec, Manifest, ModelError, ModelFolder, Network, Result, contract::CHUNK_CELLS, probabilities,
-};
+use crate::{DeviceSpec, Manifest, ModelError, ModelFolder, Network, Result, contract::CHUNK_CELLS, probabilities};
 
 /// A model on a device. One thread owns it; on the CPU, `RAYON_NUM_THREADS` threads help with every batch.
 pub struct Classifier {

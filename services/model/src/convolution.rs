@@ -125,7 +125,9 @@ mod tests {
     #[test]
     fn outputs_and_gradients_are_those_of_candle() {
         // The second is so large that samples are taken one by one.
-        for (input, weight) in [((5, 3, 8, 6), (4, 3, 3, 3)), ((2, 32, 96, 96), (2, 32, 3, 3)), ((1, 1, 2, 3), (1, 1, 3, 3))] {
+        for (input, weight) in
+            [((5, 3, 8, 6), (4, 3, 3, 3)), ((2, 32, 96, 96), (2, 32, 3, 3)), ((1, 1, 2, 3), (1, 1, 3, 3))]
+        {
             let (input, weight) = (random(input), random(weight));
             let ours = convolve(&input, &weight).unwrap();
             let theirs = input.conv2d(&weight, 1, 1, 1, 1).unwrap();

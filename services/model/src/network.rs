@@ -13,7 +13,7 @@ pub enum Network {
     /// [`Architecture::Musicnn`]
     Musicnn {
         /// From chunks to pooled features.
-        backbone: Backbone,
+        backbone: Box<Backbone>,
         /// From pooled features to logits.
         head: Head,
     },
@@ -41,7 +41,8 @@ impl Network {
         }
         Ok(match architecture {
             Architecture::Musicnn | Architecture::Ensemble | Architecture::Small => {
-                Self::Musicnn { backbone: Backbone::new(weights, device)?, head: Head::new(weights, labels, device)? }
+                let backbone = Box::new(Backbone::new(weights, device)?);
+                Self::Musicnn { backbone, head: Head::new(weights, labels, device)? }
             }
             Architecture::SeedCnn => {
                 Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, device: device.clone() }

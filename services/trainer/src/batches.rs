@@ -9,11 +9,7 @@ use chorale_model::contract::{CHUNK_CELLS, dequantize};
 use rand::{RngExt, seq::SliceRandom};
 use serde::Serialize;
 
-use crate::{
-    Augment, Examples,
-    augment::mix,
-    chance::source,
-};
+use crate::{Augment, Examples, augment::mix, chance::source};
 
 /// Batches that one thread makes ahead.
 const BATCHES_AHEAD: usize = 2;
@@ -201,7 +197,7 @@ mod tests {
     fn examples() -> Examples {
         let track = |name: u8, chunks: u8| ChunkedTrack {
             name: name.to_string(),
-            genre: if name % 2 == 0 { "even" } else { "odd" }.to_owned(),
+            genre: if name.is_multiple_of(2) { "even" } else { "odd" }.to_owned(),
             chunks: (0..chunks).map(|chunk| vec![10 * name + chunk; CHUNK_CELLS]).collect(),
         };
         Examples::new(vec![track(1, 4), track(2, 2), track(3, 9)], &["even".to_owned(), "odd".to_owned()]).unwrap()

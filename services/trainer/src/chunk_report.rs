@@ -43,7 +43,9 @@ impl ChunkReport {
         let mut confusion = vec![vec![0_usize; labels.len()]; labels.len()];
         for track in scored {
             for logits in &track.logits {
-                if let Some(cell) = confusion.get_mut(track.genre).and_then(|row| row.get_mut(metrics::greatest(logits))) {
+                if let Some(cell) =
+                    confusion.get_mut(track.genre).and_then(|row| row.get_mut(metrics::greatest(logits)))
+                {
                     *cell += 1;
                 }
             }
@@ -74,7 +76,11 @@ impl fmt::Display for ChunkReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [low, high] = self.chunk_accuracy_interval.map(|share| share * 100.0);
         let (split, seed) = (&self.split, self.seed);
-        writeln!(f, "{} {} on {} chunks of the split `{split}` by chunk, seed {seed}", self.model, self.version, self.chunks)?;
+        writeln!(
+            f,
+            "{} {} on {} chunks of the split `{split}` by chunk, seed {seed}",
+            self.model, self.version, self.chunks
+        )?;
         writeln!(f, "{}\n", self.note)?;
         writeln!(f, "  chunk accuracy  {:5.1} %   95 % interval {low:.1} to {high:.1} %", self.chunk_accuracy * 100.0)?;
         writeln!(f, "  macro F1        {:5.1} %\n", self.macro_f1 * 100.0)?;

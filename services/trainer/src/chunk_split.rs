@@ -100,7 +100,8 @@ mod tests {
                 chunks: (0..14).map(|chunk| vec![track, chunk]).collect(),
             })
             .collect();
-        let count = |side: ChunkSide, seed| side.select(&tracks, seed).iter().map(|track| track.chunks.len()).sum::<usize>();
+        let count =
+            |side: ChunkSide, seed| side.select(&tracks, seed).iter().map(|track| track.chunks.len()).sum::<usize>();
         let test = count(ChunkSide::Test, 1);
         assert!((230..330).contains(&test), "{test}");
         assert_eq!(test + count(ChunkSide::Train, 1), 1_400);

@@ -29,7 +29,14 @@ impl LearnOptions {
     pub fn seed_cnn(seed: u64) -> Self {
         Self {
             epochs: 40,
-            batches: BatchOptions { batch: 32, label_smoothing: 0.0, mix: 0.0, not_music: 0.0, equal_tracks: false, seed },
+            batches: BatchOptions {
+                batch: 32,
+                label_smoothing: 0.0,
+                mix: 0.0,
+                not_music: 0.0,
+                equal_tracks: false,
+                seed,
+            },
             schedule: Schedule { learning_rate: 1e-4, warm_up: 0.0, decline: Decline::Constant },
             optimizer: OptimizerOptions { weight_decay: 0.0, clip: None, ..OptimizerOptions::default() },
             averaging: 0.99,
@@ -67,8 +74,7 @@ impl LearnOptions {
         let option = |fits: bool, option, expected, found: String| {
             if fits { Ok(()) } else { Err(TrainerError::Option { option, expected, found }) }
         };
-        let (batches, rate, decay) =
-            (&self.batches, self.schedule.learning_rate, self.optimizer.weight_decay);
+        let (batches, rate, decay) = (&self.batches, self.schedule.learning_rate, self.optimizer.weight_decay);
         option((1..=100_000).contains(&self.epochs), "epochs", "1 to 100000", self.epochs.to_string())?;
         option((1..=65_536).contains(&batches.batch), "batch", "1 to 65536", batches.batch.to_string())?;
         option(rate > 0.0 && rate <= 1.0, "learning rate", "above 0, at most 1", rate.to_string())?;

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 use chorale_model::{Array, Weights};
 
 use crate::{
-    Adam, Checkpoint, EpochScores, Identity, LearnOptions, Result, Trainable, TrainerError, cells, checkpoint::RunProgress,
+    Adam, Checkpoint, EpochScores, Identity, LearnOptions, Result, Trainable, TrainerError, cells,
+    checkpoint::RunProgress,
 };
 
 /// The state of a run between two steps. Together with the options and the data it decides everything that follows.
@@ -89,8 +90,7 @@ impl RunState {
             }
         }
         let history = self.history.clone();
-        checkpoint
-            .save(RunProgress::new(identity.clone(), self.epochs, self.steps, self.best_epoch, history), &arrays)
+        checkpoint.save(RunProgress::new(identity.clone(), self.epochs, self.steps, self.best_epoch, history), &arrays)
     }
 
     pub(crate) fn step(
@@ -111,11 +111,7 @@ impl RunState {
     }
 
     /// Calls `measure` while the learner has the averages for parameters.
-    pub(crate) fn with_averages<T>(
-        &self,
-        learner: &dyn Trainable,
-        measure: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
+    pub(crate) fn with_averages<T>(&self, learner: &dyn Trainable, measure: impl FnOnce() -> Result<T>) -> Result<T> {
         let variables = || learner.parameters().iter().map(|parameter| &parameter.variable);
         let own = variables().map(|variable| variable.as_detached_tensor().copy());
         let own: Vec<Tensor> = own.collect::<candle_core::Result<_>>()?;

@@ -7,8 +7,7 @@ use std::{
 };
 
 use chorale_model::{
-    ARCHITECTURE, Backbone, DeviceSpec, Licence, Manifest, ModelFolder, Weights, contract::feature_id,
-    import_musicnn,
+    ARCHITECTURE, Backbone, DeviceSpec, Licence, Manifest, ModelFolder, Weights, contract::feature_id, import_musicnn,
 };
 
 use crate::{
@@ -85,7 +84,8 @@ pub fn train(options: &TrainOptions, progress: Progress) -> Result<TrainOutcome>
     let valid = pooled_tracks(&catalogue, &valid_tracks, &backbone, &cache, progress)?;
     let feature_time = started.elapsed();
 
-    let genres = |tracks: &[PooledTrack<'_>]| tracks.iter().map(|track| track.track.genre.clone()).collect::<BTreeSet<_>>();
+    let genres =
+        |tracks: &[PooledTrack<'_>]| tracks.iter().map(|track| track.track.genre.clone()).collect::<BTreeSet<_>>();
     let (learnt, examined) = (genres(&train.tracks), genres(&valid.tracks));
     let wanted = train_tracks.iter().map(|track| track.genre.clone()).collect();
     let labels = labels(&learnt.iter().collect(), &examined.iter().collect(), &wanted, TRAIN_SPLIT)?;

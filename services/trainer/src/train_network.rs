@@ -14,12 +14,8 @@ use serde_json::Value;
 
 use crate::{
     Augment, CHUNK_SPLIT_LEAKS, Catalogue, Checkpoint, ChunkReport, ChunkSide, EpochScores, Examples, LearnOptions,
-    Progress, Report, Result, Run, Skipped, SplitBy, Trainable,
-    card::Card,
-    chunk_split::genres,
-    curves, examples, hear,
-    labels::labels,
-    learn, metrics,
+    Progress, Report, Result, Run, Skipped, SplitBy, Trainable, card::Card, chunk_split::genres, curves, examples,
+    hear, labels::labels, learn, metrics,
 };
 
 const TRAIN_SPLIT: &str = "train";

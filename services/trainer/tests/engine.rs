@@ -69,14 +69,14 @@ impl Trainable for Tiny {
 /// Two genres, one louder in low bands and one in high ones, with many exceptions.
 fn examples(tracks: std::ops::Range<usize>) -> Examples {
     let track = |index: usize| {
-        let loud = if index % 2 == 0 { 0..64 } else { 64..128 };
+        let loud = if index.is_multiple_of(2) { 0..64 } else { 64..128 };
         let level = |cell: usize| if loud.contains(&(cell / 96)) { 150 } else { 110 };
         let chunk = |chunk: usize| {
             (0..CHUNK_CELLS).map(|cell| (level(cell) + (cell * (index + 3) * (chunk + 2)) % 97) as u8).collect()
         };
         ChunkedTrack {
             name: format!("track {index}"),
-            genre: if index % 2 == 0 { "low" } else { "high" }.to_owned(),
+            genre: if index.is_multiple_of(2) { "low" } else { "high" }.to_owned(),
             chunks: (0..3).map(chunk).collect(),
         }
     };

@@ -48,6 +48,7 @@ fn options(place: &Path) -> NetworkOptions {
         checkpoint: None,
         resume: false,
         split_by: SplitBy::Track,
+        not_music: None,
         learn,
     }
 }

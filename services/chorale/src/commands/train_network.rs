@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, thread::available_parallelism};
 use anyhow::Context;
 use chorale_model::Architecture;
 use chorale_trainer::{
-    Backbone, EnsembleLearner, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NoAugmentation, Progress, Recipe,
-    Room, SeedCnnLearner, train_network,
+    Backbone, EnsembleLearner, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NoAugmentation, Progress,
+    Recipe, Room, SeedCnnLearner, train_network,
 };
 
 use crate::{
@@ -58,7 +58,10 @@ fn train_ensemble(
     architecture: Architecture,
 ) -> anyhow::Result<Exit> {
     let Some(backbone) = &arguments.backbone else {
-        return Err(UsageError("--arch ensemble and small start from published weights: name them by --backbone".to_owned()).into());
+        return Err(UsageError(
+            "--arch ensemble and small start from published weights: name them by --backbone".to_owned(),
+        )
+        .into());
     };
     let shape = architecture.ensemble().context("no ensemble")?;
     let start = Backbone::read(backbone, shape)?;
