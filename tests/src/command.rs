@@ -36,6 +36,8 @@ pub struct Answer {
     pub path: String,
     /// The most probable genre.
     pub genre: String,
+    /// What is nearest where the genre is unknown and something was heard.
+    pub nearest: Option<String>,
     /// Its mean probability.
     pub confidence: f64,
     /// The mean probability of each genre.

@@ -303,6 +303,10 @@ pub(crate) struct EvaluateArguments {
     /// Only the tracks that are named in the column `track` of this CSV file
     #[arg(long, value_name = "FILE")]
     pub(crate) tracks: Option<PathBuf>,
+    /// Audio that is no music, to measure how much of it gets the verdict `unknown`, and how much music does: a folder
+    /// with a subfolder for each kind, or a CSV file `file,kind`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) not_music: Option<PathBuf>,
     /// Print the report as JSON, with every track's prediction
     #[arg(long)]
     pub(crate) json: bool,

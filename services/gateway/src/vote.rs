@@ -149,9 +149,12 @@ impl Tally {
         scores
     }
 
-    /// The winner and its mean probability, or `unknown` and 0 if nothing but silence was heard.
-    pub(crate) fn winner(scores: &[GenreScore]) -> (String, f64) {
-        scores.first().map_or_else(|| (UNKNOWN.to_owned(), 0.0), |best| (best.genre.clone(), best.probability))
+    /// The winner and its mean probability. The name is `unknown` if that probability is below `unknown_below`, and if
+    /// nothing but silence was heard, where the probability is 0.
+    pub(crate) fn winner(scores: &[GenreScore], unknown_below: f64) -> (String, f64) {
+        let Some(best) = scores.first() else { return (UNKNOWN.to_owned(), 0.0) };
+        let name = if best.probability < unknown_below { UNKNOWN } else { &best.genre };
+        (name.to_owned(), best.probability)
     }
 
     /// The runs of one winner, without gaps: each lasts until the next one begins, the last until `track_end` seconds.
@@ -208,7 +211,7 @@ mod tests {
         assert_eq!(scores.iter().map(|score| score.votes).collect::<Vec<_>>(), [2, 1, 0]);
         assert!((scores[0].probability - 0.5).abs() < 1e-7);
         assert!((scores[0].dispersion - (0.24_f64 / 3.0).sqrt()).abs() < 1e-7);
-        assert_eq!(Tally::winner(&scores), ("rock".to_owned(), scores[0].probability));
+        assert_eq!(Tally::winner(&scores, 0.0), ("rock".to_owned(), scores[0].probability));
         assert_eq!(tally(&[ROCK]).scores()[0].dispersion, 0.0);
     }
 
@@ -224,10 +227,18 @@ mod tests {
     fn nothing_but_silence_is_unknown() {
         let silence = tally(&[None, None]);
         assert_eq!(silence.scores(), []);
-        assert_eq!(Tally::winner(&silence.scores()), ("unknown".to_owned(), 0.0));
+        assert_eq!(Tally::winner(&silence.scores(), 0.0), ("unknown".to_owned(), 0.0));
         let whole = Segment { end_seconds: 5.5, genre: "unknown".to_owned(), chunk_count: 2, ..Segment::default() };
         assert_eq!(silence.segments(5.5), [whole]);
         assert_eq!((silence.chunks(), silence.silent_chunks()), (2, 2));
+    }
+
+    #[test]
+    fn a_winner_below_the_threshold_is_unknown_and_keeps_its_confidence() {
+        let scores = tally(&[ROCK, ROCK, JAZZ]).scores();
+        let best = scores[0].probability;
+        assert_eq!(Tally::winner(&scores, best), ("rock".to_owned(), best));
+        assert_eq!(Tally::winner(&scores, best + 1e-9), ("unknown".to_owned(), best));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod progress;
 mod recalibrate;
 mod report;
 mod train;
+mod unknown;
 
 pub use cache::default_cache_folder;
 pub use catalogue::{Catalogue, Track};
@@ -28,3 +29,4 @@ pub use pooled::Skipped;
 pub use progress::Progress;
 pub use report::Report;
 pub use train::{TrainOptions, TrainOutcome, train};
+pub use unknown::{MUSIC_REJECTED_AT_MOST, NotMusic, UnknownReport, UnknownShare, choose_threshold};

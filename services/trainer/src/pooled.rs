@@ -25,6 +25,8 @@ pub struct Skipped {
 pub(crate) struct PooledTracks<'a> {
     /// Tracks with at least one chunk that votes.
     pub(crate) tracks: Vec<PooledTrack<'a>>,
+    /// Tracks of nothing but silence.
+    pub(crate) silent: Vec<&'a Track>,
     pub(crate) skipped: Vec<Skipped>,
 }
 
@@ -47,7 +49,8 @@ enum Prepared {
     Chunks(Vec<Vec<u8>>),
 }
 
-/// Runs the backbone over every track that is not in the cache. Audio that cannot be decoded is left out, and reported.
+/// Runs the backbone over every track that is not in the cache. Audio that cannot be decoded and silence are left out,
+/// and reported; at least one track is left.
 pub(crate) fn pooled_tracks<'a>(
     catalogue: &Catalogue,
     tracks: &[&'a Track],
@@ -55,7 +58,26 @@ pub(crate) fn pooled_tracks<'a>(
     cache: &PooledCache,
     progress: Progress,
 ) -> Result<PooledTracks<'a>> {
-    let mut pooled = PooledTracks { tracks: Vec::new(), skipped: Vec::new() };
+    let mut pooled = pool(catalogue, tracks, backbone, cache, progress)?;
+    let silent = pooled.silent.drain(..).map(|track| track.name.clone());
+    pooled.skipped.extend(silent.map(|track| Skipped { track, reason: "nothing but silence".to_owned() }));
+    match pooled.skipped.first() {
+        Some(first) if pooled.tracks.is_empty() => {
+            Err(TrainerError::NothingUsable { tracks: tracks.len(), reason: first.reason.clone() })
+        }
+        _ => Ok(pooled),
+    }
+}
+
+/// The same where silence counts, and maybe all there is.
+pub(crate) fn pool<'a>(
+    catalogue: &Catalogue,
+    tracks: &[&'a Track],
+    backbone: &Backbone,
+    cache: &PooledCache,
+    progress: Progress,
+) -> Result<PooledTracks<'a>> {
+    let mut pooled = PooledTracks { tracks: Vec::new(), silent: Vec::new(), skipped: Vec::new() };
     let bar = progress.bar("features", tracks.len());
     for group in tracks.chunks(TRACKS_AT_ONCE) {
         let prepare = |track: &&'a Track| -> Result<_> {
@@ -83,8 +105,7 @@ pub(crate) fn pooled_tracks<'a>(
                 Err(error) => return Err(error),
             };
             if features.is_empty() {
-                let reason = "nothing but silence".to_owned();
-                pooled.skipped.push(Skipped { track: track.name.clone(), reason });
+                pooled.silent.push(track);
             } else {
                 pooled.tracks.push(PooledTrack { track, features });
             }
@@ -92,12 +113,7 @@ pub(crate) fn pooled_tracks<'a>(
         }
     }
     bar.finish_and_clear();
-    match pooled.skipped.first() {
-        Some(first) if pooled.tracks.is_empty() => {
-            Err(TrainerError::NothingUsable { tracks: tracks.len(), reason: first.reason.clone() })
-        }
-        _ => Ok(pooled),
-    }
+    Ok(pooled)
 }
 
 fn run(backbone: &Backbone, chunks: &[Vec<u8>]) -> Result<Vec<f32>> {

@@ -6,7 +6,7 @@ use chorale_model::{Manifest, SplitMetrics};
 use serde::Serialize;
 
 use crate::{
-    GenreScores, Prediction, Skipped,
+    GenreScores, Prediction, Skipped, UnknownReport,
     metrics::{self, ScoredTrack},
 };
 
@@ -44,6 +44,9 @@ pub struct Report {
     pub predictions: Vec<Prediction>,
     /// Tracks that could not be measured.
     pub skipped: Vec<Skipped>,
+    /// How often the verdict is `unknown`, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<UnknownReport>,
 }
 
 impl Report {
@@ -89,6 +92,7 @@ impl Report {
             confusion,
             predictions,
             skipped,
+            unknown: None,
         }
     }
 
@@ -146,6 +150,9 @@ impl fmt::Display for Report {
         for skipped in &self.skipped {
             writeln!(f, "  {}: {}", skipped.track, skipped.reason)?;
         }
+        if let Some(unknown) = &self.unknown {
+            write!(f, "\n{unknown}")?;
+        }
         Ok(())
     }
 }
@@ -163,6 +170,7 @@ mod tests {
             feature_id: String::new(),
             architecture: String::new(),
             temperature: 1.0,
+            unknown_below: 0.0,
             metrics: Default::default(),
             provenance: Default::default(),
             licences: Vec::new(),

@@ -113,6 +113,7 @@ pub fn train(options: &TrainOptions, progress: Progress) -> Result<TrainOutcome>
         feature_id: feature_id().to_owned(),
         architecture: ARCHITECTURE.to_owned(),
         temperature: 1.0,
+        unknown_below: 0.0,
         metrics: BTreeMap::new(),
         provenance: provenance(options, start.origin, train.tracks.len(), valid.tracks.len()),
         licences: start.licences,

@@ -1,6 +1,6 @@
 //! `chorale evaluate`: what a model does on labelled tracks.
 
-use chorale_trainer::{EvaluateOptions, Progress, evaluate};
+use chorale_trainer::{EvaluateOptions, Progress, UnknownReport, evaluate};
 
 use crate::{cli::EvaluateArguments, exit::Exit};
 
@@ -11,6 +11,7 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Exit> {
             data: arguments.data.data.clone(),
             split: arguments.split.clone(),
             tracks: arguments.tracks.clone(),
+            not_music: arguments.not_music.clone(),
             seed: arguments.data.seed,
             cache: arguments.data.cache.clone(),
             device: arguments.data.device,
@@ -18,5 +19,6 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Exit> {
         Progress::Terminal,
     )?;
     super::print_report(&report, arguments.json)?;
-    Ok(Exit::unless(!report.skipped.is_empty()))
+    let left_out = |unknown: &UnknownReport| !unknown.skipped.is_empty();
+    Ok(Exit::unless(!report.skipped.is_empty() || report.unknown.as_ref().is_some_and(left_out)))
 }
