@@ -1,4 +1,4 @@
-"""Speech of people: the prompts of a telephone exchange, from Debian's packages. One woman and one man in each set."""
+"""Speech of people: the prompts of a telephone exchange, from Debian's packages. Two speakers in each set."""
 
 import subprocess
 from pathlib import Path
