@@ -153,7 +153,7 @@ impl Tally {
     /// nothing but silence was heard, where the probability is 0.
     pub(crate) fn winner(scores: &[GenreScore], unknown_below: f64) -> (String, f64) {
         let Some(best) = scores.first() else { return (UNKNOWN.to_owned(), 0.0) };
-        let name = if best.probability < unknown_below { UNKNOWN } else { &best.genre };
+        let name = if best.probability < unknown_below { UNKNOWN } else { best.genre.as_str() };
         (name.to_owned(), best.probability)
     }
 

@@ -25,7 +25,7 @@ pub struct Manifest {
     pub architecture: String,
     /// What logits are divided by before the softmax.
     pub temperature: f64,
-    /// A track whose greatest mean probability is below this is like no label: its verdict is
+    /// A track whose greatest mean probability is below this is like none of the labels: its verdict is
     /// [`UNKNOWN`](crate::labels::UNKNOWN). 0 to below 1; 0 never says so.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unknown_below: f64,
@@ -81,8 +81,6 @@ pub(crate) struct Contract {
     unknown_below: f64,
 }
 
-// serde wants a reference.
-#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }

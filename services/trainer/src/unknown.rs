@@ -198,9 +198,8 @@ mod tests {
         for (allowed, rejected) in [(0.0, 0), (0.05, 5), (0.1, 10)] {
             let threshold = choose_threshold(&music, &not_music, allowed);
             assert!(below(&music, threshold) <= rejected, "{threshold}");
-            // One more track of music would have to go to reject more.
-            let next = f64::from(music[rejected]) + 1e-6;
-            assert_eq!(below(&not_music, threshold), below(&not_music, next.min(threshold)), "{threshold}");
+            // To reject more, one more track of music would have to go.
+            assert_eq!(below(&not_music, threshold), below(&not_music, music[rejected].into()), "{threshold}");
             assert!(below(&not_music, threshold) >= 50 + rejected, "{threshold}");
         }
     }
