@@ -32,10 +32,10 @@ def claps(samples, random, hands, a_second, hollow):
 def crowd(samples, random, pitch):
     """Voices that cannot be told apart: bands of noise where vowels are, each one swelling."""
     out = np.zeros(samples)
-    for formant in (1, 2, 3.4, 5, 7.5):
-        middle = pitch * formant * random.uniform(0.9, 1.1)
+    for resonance in (1, 2, 3.4, 5, 7.5):
+        middle = pitch * resonance * random.uniform(0.9, 1.1)
         voices = unit(shaped(random.standard_normal(samples), band(middle * 0.8, middle * 1.25, slope=6)))
-        out += voices * (0.4 + wander(samples, random, 5)) / formant
+        out += voices * (0.4 + wander(samples, random, 5)) / resonance
     return unit(out)
 
 
