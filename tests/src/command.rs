@@ -36,9 +36,11 @@ pub struct Answer {
     pub path: String,
     /// The most probable genre.
     pub genre: String,
-    /// Its mean probability.
+    /// What is nearest where the genre is unknown and something was heard.
+    pub nearest: Option<String>,
+    /// Its probability.
     pub confidence: f64,
-    /// The mean probability of each genre.
+    /// The probability of each genre.
     pub probabilities: BTreeMap<String, f64>,
     /// The chunks that each genre won.
     pub votes: BTreeMap<String, u32>,

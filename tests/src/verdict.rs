@@ -13,7 +13,8 @@ pub fn assert_coherent(verdict: &Verdict) {
     assert_eq!(verdict.scores.iter().map(|score| score.votes).sum::<u32>(), voters, "every voter has one vote");
     if voters > 0 {
         assert_close("all genres", verdict.scores.iter().map(|score| score.probability).sum(), 1.0);
-        assert_eq!(verdict.genre, verdict.scores[0].genre);
+        // A threshold may hide the winner, never change it.
+        assert!([verdict.scores[0].genre.as_str(), "unknown"].contains(&verdict.genre.as_str()), "{}", verdict.genre);
         assert_close("confidence", verdict.confidence, verdict.scores[0].probability);
     }
     assert!(verdict.scores.is_sorted_by(|left, right| left.probability >= right.probability), "{:?}", verdict.scores);

@@ -235,16 +235,13 @@ pub(crate) struct ModelsArguments {
     pub(crate) pareto: Option<PathBuf>,
 }
 
-/// Labelled tracks, and where their features are kept.
+/// Labelled tracks, and where the network runs.
 #[derive(Debug, Args)]
 pub(crate) struct DataFlags {
     /// Labelled tracks: a folder with one subfolder of audio a genre, a CSV file `file,genre[,split]` or a folder with
     /// one named tracks.csv, or a folder of precomputed log-mel tracks
     #[arg(long, value_name = "PATH")]
     pub(crate) data: PathBuf,
-    /// Where computed features are kept between runs [default: the user's cache folder]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cache: Option<PathBuf>,
     /// Where the network runs: cpu, or cuda:0
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub(crate) device: DeviceSpec,
@@ -256,7 +253,6 @@ pub(crate) struct DataFlags {
 /// A network that can be trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Network {
-    Musicnn,
     Ensemble,
     Small,
     SeedCnn,
@@ -289,32 +285,33 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Published MusiCNN weights (safetensors, with adapter.json beside them) to start from, instead of the embedded
-    /// model
+    /// model (ensemble, small)
     #[arg(long, value_name = "FILE")]
     pub(crate) backbone: Option<PathBuf>,
-    /// The network to train: musicnn fits a new head to the pretrained backbone, seed-cnn learns everything from the data
-    #[arg(long, value_enum, value_name = "NETWORK", default_value_t = Network::Musicnn)]
+    /// The network to train: an ensemble behind a pretrained front end, the same at a fraction of the cost, or seed-cnn,
+    /// which learns everything from the data
+    #[arg(long, value_enum, value_name = "NETWORK", default_value_t = Network::Ensemble)]
     pub(crate) arch: Network,
     /// What stays together when data is split: all chunks of a track, by the data's splits; or nothing, with 80 % of all
     /// chunks to train and 20 % to test. The latter leaks: the test has chunks of tracks that were learnt
     #[arg(long, value_enum, value_name = "UNIT", default_value_t = SplitUnit::Track)]
     pub(crate) split_by: SplitUnit,
-    /// Passes over the training chunks at most [default: 40]
+    /// Passes over the training chunks at most [default: 8; seed-cnn: 40]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
-    /// Chunks a step [default: 128; seed-cnn: 32]
+    /// Chunks a step [default: 64; seed-cnn: 32]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// Step size of Adam [default: 0.0005; seed-cnn: 0.0001]
+    /// Step size of Adam [default: 0.001; seed-cnn: 0.0001]
     #[arg(long, value_name = "RATE")]
     pub(crate) learning_rate: Option<f64>,
-    /// Share of every weight taken away each step, times the step size [default: 0.1; seed-cnn: 0]
+    /// Share of every weight taken away each step, times the step size [default: 0.05; seed-cnn: 0]
     #[arg(long, value_name = "SHARE")]
     pub(crate) weight_decay: Option<f64>,
-    /// Share of inputs of each dense layer that is silenced in training [default: 0.2; seed-cnn: fixed]
+    /// Share of inputs of each dense layer that is silenced in training [default: 0.5; seed-cnn: fixed]
     #[arg(long, value_name = "SHARE")]
     pub(crate) dropout: Option<f32>,
-    /// Share of the target that is spread over all genres [default: 0.05; seed-cnn: 0]
+    /// Share of the target that is spread over all genres [default: 0.1; seed-cnn: 0]
     #[arg(long, value_name = "SHARE")]
     pub(crate) label_smoothing: Option<f32>,
     /// Networks whose answers are averaged (ensemble, small) [default: 4; small: 1]
@@ -324,16 +321,20 @@ pub(crate) struct TrainArguments {
     /// for it (ensemble, small)
     #[arg(long, value_name = "PATH")]
     pub(crate) not_music: Option<PathBuf>,
-    /// Epochs without a better result on the valid split after which fitting ends [default: 12]
+    /// A model folder that the same options made: learn from its validation tracks, too, and take over its temperature,
+    /// its threshold and what was measured
+    #[arg(long, value_name = "DIR", conflicts_with = "split_by")]
+    pub(crate) refit: Option<PathBuf>,
+    /// Epochs without a better result on the valid split after which training ends [default: 8; seed-cnn: 12]
     #[arg(long, value_name = "N")]
     pub(crate) patience: Option<usize>,
-    /// Go on with a run that was interrupted, from its last whole epoch (seed-cnn)
+    /// Go on with a run that was interrupted, from its last whole epoch
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Folder of the state of an unfinished run (seed-cnn) [default: OUT.checkpoint]
+    /// Folder of the state of an unfinished run [default: OUT.checkpoint]
     #[arg(long, value_name = "DIR")]
     pub(crate) checkpoint: Option<PathBuf>,
-    /// Threads that train on the CPU; results do not depend on it (seed-cnn) [default: the number of cores]
+    /// Threads that train on the CPU; results do not depend on it [default: the number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Option<u16>,
     /// Print the report on the valid split as JSON
@@ -361,6 +362,10 @@ pub(crate) struct EvaluateArguments {
     /// Folder to write the report to as well: a page (index.html), its pictures (SVG), and report.json
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
+    /// Audio that is no music, to measure how much of it gets the verdict `unknown`, and how much music does: a folder
+    /// with a subfolder for each kind, or a CSV file `file,kind`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) not_music: Option<PathBuf>,
     /// Print the report as JSON, with every track's prediction
     #[arg(long)]
     pub(crate) json: bool,

@@ -3,7 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use anstyle::{AnsiColor, Color, Style};
-use chorale_model::Manifest;
+use chorale_model::{Manifest, labels::UNKNOWN};
 use chorale_proto::v1::{Segment, Verdict};
 use serde::Serialize;
 
@@ -62,6 +62,9 @@ pub(crate) fn model(source: &str, manifest: &Manifest, cost: u64) -> String {
     let _ = writeln!(text, "  labels        {}", manifest.labels.join(", "));
     let _ = writeln!(text, "  feature id    {}", manifest.feature_id);
     let _ = writeln!(text, "  cost          {:.1} M multiply-accumulates a chunk", cost as f64 / 1e6);
+    if manifest.unknown_below > 0.0 {
+        let _ = writeln!(text, "  unknown       below {:.1} % for the first genre", manifest.unknown_below * 100.0);
+    }
     for (split, metrics) in &manifest.metrics {
         let [low, high] = metrics.track_accuracy_interval.map(|share| share * 100.0);
         let _ = writeln!(
@@ -79,18 +82,27 @@ pub(crate) fn model(source: &str, manifest: &Manifest, cost: u64) -> String {
 /// The verdict on one of many tracks, one line.
 pub(crate) fn line(name: &str, verdict: &Verdict) -> String {
     let warning = if verdict.warnings.is_empty() { String::new() } else { styled(YELLOW, "  (damaged)") };
+    let nearest = match verdict.scores.first().filter(|_| verdict.genre == UNKNOWN) {
+        Some(nearest) => styled(DIM, format_args!("  (nearest is {})", nearest.genre)),
+        None => String::new(),
+    };
     format!(
-        "{} {:>3.0} %  {name}{warning}",
+        "{} {:>3.0} %  {name}{nearest}{warning}",
         styled(colour_of(&verdict.genre), format!("{:<LABEL_WIDTH$}", verdict.genre)),
         verdict.confidence * 100.0,
     )
 }
 
 fn headline(verdict: &Verdict) -> String {
-    if verdict.scores.is_empty() || verdict.genre == chorale_model::labels::UNKNOWN {
-        return "unknown: nothing but silence".to_owned();
+    let sure = verdict.confidence * 100.0;
+    match verdict.scores.first() {
+        None => "unknown: nothing but silence".to_owned(),
+        Some(nearest) if verdict.genre == UNKNOWN => {
+            let nearest = &nearest.genre;
+            format!("unknown: not like any music that the model knows; nearest is {nearest}, {sure:.0} %")
+        }
+        Some(_) => format!("{}, {sure:.0} % sure", verdict.genre),
     }
-    format!("{}, {:.0} % sure", verdict.genre, verdict.confidence * 100.0)
 }
 
 /// One row for each genre that won a part of the track, from the first to be heard to the last.
@@ -179,6 +191,9 @@ impl<T: Serialize> Serialize for Object<'_, T> {
 struct VerdictLine<'a> {
     path: &'a str,
     genre: &'a str,
+    /// Only where the genre is unknown and not for silence: what is most probable all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearest: Option<&'a str>,
     confidence: f64,
     probabilities: Object<'a, f64>,
     votes: Object<'a, u32>,
@@ -216,6 +231,7 @@ pub(crate) fn json_line(name: &str, verdict: &Verdict, top: usize) -> serde_json
     serde_json::to_string(&VerdictLine {
         path: name,
         genre: &verdict.genre,
+        nearest: scores().next().filter(|_| verdict.genre == UNKNOWN).map(|score| score.genre.as_str()),
         confidence: verdict.confidence,
         probabilities: Object(scores().map(|score| (score.genre.as_str(), score.probability)).collect()),
         votes: Object(scores().map(|score| (score.genre.as_str(), score.votes)).collect()),
@@ -293,6 +309,18 @@ song.mp3  0:08, 4 chunks, 0.42 s
   blues      ··········································██████████████
 ";
         assert_eq!(card, expected);
+    }
+
+    #[test]
+    fn what_is_like_no_genre_is_said_in_words_with_what_is_nearest() {
+        let unlike = Verdict { genre: UNKNOWN.to_owned(), confidence: 0.18, ..verdict() };
+        assert_eq!(headline(&unlike), "unknown: not like any music that the model knows; nearest is jazz, 18 %");
+        assert_eq!(headline(&Verdict { scores: Vec::new(), ..unlike.clone() }), "unknown: nothing but silence");
+        let plain = |text: String| anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(plain(line("a.wav", &unlike)), "unknown     18 %  a.wav  (nearest is jazz)");
+        let json = json_line("a.wav", &unlike, 10).unwrap();
+        assert!(json.starts_with(r#"{"path":"a.wav","genre":"unknown","nearest":"jazz","confidence":0.18,"#), "{json}");
+        assert!(!json_line("a.wav", &verdict(), 10).unwrap().contains("nearest"));
     }
 
     #[test]

@@ -185,9 +185,10 @@ fn fits(verdict: &Verdict, expected: Expected<'_>) -> bool {
     let about_this_audio = verdict.blake3_digest == expected.digest.as_bytes().as_slice()
         && verdict.model_version == expected.model_version
         && verdict.feature_id == expected.feature_id;
-    let voted = verdict.genre != UNKNOWN;
-    let scores_fit = verdict.scores.len() == if voted { expected.labels.len() } else { 0 }
-        && verdict.scores.first().is_none_or(|best| best.genre == verdict.genre)
+    // Nothing but silence has no scores, what is like no label has all of them.
+    let unknown = verdict.genre == UNKNOWN;
+    let scores_fit = (verdict.scores.len() == expected.labels.len() || (unknown && verdict.scores.is_empty()))
+        && verdict.scores.first().is_none_or(|best| unknown || best.genre == verdict.genre)
         && verdict
             .scores
             .iter()
@@ -269,6 +270,9 @@ mod tests {
         assert_eq!(cache.get(key, expected).await, None);
         cache.put(key, &good).await;
         assert_eq!(cache.get(key, expected).await, Some(good.clone()));
+        let unknown = Verdict { genre: UNKNOWN.to_owned(), ..good.clone() };
+        cache.put(key, &unknown).await;
+        assert_eq!(cache.get(key, expected).await, Some(unknown));
 
         let changed = |change: fn(&mut Verdict)| {
             let mut verdict = good.clone();

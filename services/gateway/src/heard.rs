@@ -77,7 +77,7 @@ impl Heard {
 
     pub(crate) fn verdict(&self, duration_seconds: f64, timing: Timing) -> Verdict {
         let scores = self.tally.scores();
-        let (genre, confidence) = Tally::winner(&scores);
+        let (genre, confidence) = Tally::winner(&scores, self.model.model.unknown_below);
         Verdict {
             genre,
             confidence,

@@ -145,6 +145,11 @@ fn check(response: DescribeFeatureResponse) -> Result<KnownModel, Failure> {
         let message = "the feature service describes a model without a version or without distinct labels";
         return Err(Failure::new(Reason::Internal, message));
     }
+    if !(0.0..1.0).contains(&model.unknown_below) {
+        let found = model.unknown_below;
+        let message = format!("expected a model with unknown_below from 0 to below 1, found {found}");
+        return Err(Failure::new(Reason::Internal, message));
+    }
     let labels = model.labels.clone().into();
     Ok(KnownModel { model, labels })
 }
@@ -179,6 +184,11 @@ mod tests {
             let mut description = description();
             description.model.as_mut().unwrap().labels = labels.into_iter().map(str::to_owned).collect();
             assert_eq!(check(description).unwrap_err().reason, Reason::Internal);
+        }
+        for (unknown_below, fits) in [(0.0, true), (0.99, true), (1.0, false), (-0.1, false), (f64::NAN, false)] {
+            let mut description = description();
+            description.model.as_mut().unwrap().unknown_below = unknown_below;
+            assert_eq!(check(description).is_ok(), fits, "{unknown_below}");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use chorale_model::labels::UNKNOWN;
+use chorale_model::{labels::UNKNOWN, log_vote, track_probabilities};
 use chorale_proto::v1::{GenreScore, Segment};
 
 /// A chunk that the rest of the cluster should not have sent.
@@ -48,6 +48,7 @@ struct Run {
 /// One label's share of the votes so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Share {
+    log_votes: f64,
     sum: f64,
     sum_of_squares: f64,
     votes: u32,
@@ -97,6 +98,7 @@ impl Tally {
         };
 
         for (share, &probability) in self.shares.iter_mut().zip(probabilities.unwrap_or_default()) {
+            share.log_votes += log_vote(probability);
             share.sum += f64::from(probability);
             share.sum_of_squares += f64::from(probability).powi(2);
         }
@@ -134,24 +136,30 @@ impl Tally {
 
     /// Every label's result, most probable first, equal ones in the order of the labels. Empty until a chunk voted.
     pub(crate) fn scores(&self) -> Vec<GenreScore> {
-        let voters = f64::from(self.chunks - self.silent_chunks);
-        if voters == 0.0 {
+        let voting_chunks = self.chunks - self.silent_chunks;
+        if voting_chunks == 0 {
             return Vec::new();
         }
-        let score = |(label, share): (&String, &Share)| {
+        let voters = f64::from(voting_chunks);
+        let log_votes: Vec<f64> = self.shares.iter().map(|share| share.log_votes).collect();
+        let probabilities = track_probabilities(&log_votes, voting_chunks as usize);
+        let score = |((label, share), probability): ((&String, &Share), f64)| {
             let mean = share.sum / voters;
             // Rounding may leave a tiny negative variance where all chunks agree.
             let variance = (share.sum_of_squares / voters - mean * mean).max(0.0);
-            GenreScore { genre: label.clone(), probability: mean, dispersion: variance.sqrt(), votes: share.votes }
+            GenreScore { genre: label.clone(), probability, dispersion: variance.sqrt(), votes: share.votes }
         };
-        let mut scores: Vec<_> = self.labels.iter().zip(&self.shares).map(score).collect();
+        let mut scores: Vec<_> = self.labels.iter().zip(&self.shares).zip(probabilities).map(score).collect();
         scores.sort_by(|left, right| right.probability.total_cmp(&left.probability));
         scores
     }
 
-    /// The winner and its mean probability, or `unknown` and 0 if nothing but silence was heard.
-    pub(crate) fn winner(scores: &[GenreScore]) -> (String, f64) {
-        scores.first().map_or_else(|| (UNKNOWN.to_owned(), 0.0), |best| (best.genre.clone(), best.probability))
+    /// The winner and its probability. The name is `unknown` if that probability is below `unknown_below`, and if
+    /// nothing but silence was heard, where the probability is 0.
+    pub(crate) fn winner(scores: &[GenreScore], unknown_below: f64) -> (String, f64) {
+        let Some(best) = scores.first() else { return (UNKNOWN.to_owned(), 0.0) };
+        let name = if best.probability < unknown_below { UNKNOWN } else { best.genre.as_str() };
+        (name.to_owned(), best.probability)
     }
 
     /// The runs of one winner, without gaps: each lasts until the next one begins, the last until `track_end` seconds.
@@ -201,14 +209,16 @@ mod tests {
     const JAZZ: Option<[f32; 3]> = Some([0.0, 0.9, 0.1]);
 
     #[test]
-    fn the_mean_decides_and_the_votes_and_the_dispersion_tell_how() {
+    fn the_geometric_mean_decides_and_the_votes_and_the_dispersion_tell_how() {
         let scores = tally(&[ROCK, ROCK, JAZZ, None]).scores();
+        let product = |chunks: [f64; 3]| chunks.iter().product::<f64>().cbrt();
+        let [rock, jazz, blues] = [product([0.7, 0.7, 0.1]), product([0.2, 0.2, 0.9]), product([0.1, 0.1, 1e-4])];
         let names: Vec<_> = scores.iter().map(|score| score.genre.as_str()).collect();
         assert_eq!(names, ["rock", "jazz", "blues"]);
         assert_eq!(scores.iter().map(|score| score.votes).collect::<Vec<_>>(), [2, 1, 0]);
-        assert!((scores[0].probability - 0.5).abs() < 1e-7);
+        assert!((scores[0].probability - rock / (rock + jazz + blues)).abs() < 1e-6);
         assert!((scores[0].dispersion - (0.24_f64 / 3.0).sqrt()).abs() < 1e-7);
-        assert_eq!(Tally::winner(&scores), ("rock".to_owned(), scores[0].probability));
+        assert_eq!(Tally::winner(&scores, 0.0), ("rock".to_owned(), scores[0].probability));
         assert_eq!(tally(&[ROCK]).scores()[0].dispersion, 0.0);
     }
 
@@ -224,10 +234,18 @@ mod tests {
     fn nothing_but_silence_is_unknown() {
         let silence = tally(&[None, None]);
         assert_eq!(silence.scores(), []);
-        assert_eq!(Tally::winner(&silence.scores()), ("unknown".to_owned(), 0.0));
+        assert_eq!(Tally::winner(&silence.scores(), 0.0), ("unknown".to_owned(), 0.0));
         let whole = Segment { end_seconds: 5.5, genre: "unknown".to_owned(), chunk_count: 2, ..Segment::default() };
         assert_eq!(silence.segments(5.5), [whole]);
         assert_eq!((silence.chunks(), silence.silent_chunks()), (2, 2));
+    }
+
+    #[test]
+    fn a_winner_below_the_threshold_is_unknown_and_keeps_its_confidence() {
+        let scores = tally(&[ROCK, ROCK, JAZZ]).scores();
+        let best = scores[0].probability;
+        assert_eq!(Tally::winner(&scores, best), ("rock".to_owned(), best));
+        assert_eq!(Tally::winner(&scores, best + 1e-9), ("unknown".to_owned(), best));
     }
 
     #[test]

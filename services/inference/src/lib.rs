@@ -130,6 +130,7 @@ fn describe(manifest: &Manifest, devices: Vec<String>, max_batch: usize) -> Desc
         labels: manifest.labels.clone(),
         architecture: manifest.architecture.clone(),
         metrics,
+        unknown_below: manifest.unknown_below,
     };
     DescribeInferenceResponse { model: Some(model), devices, max_batch: u32::try_from(max_batch).unwrap_or(u32::MAX) }
 }

@@ -1,20 +1,15 @@
-//! The networks that there are, and the shape of the default one: MusiCNN on 24 frames a second.
+//! The networks that there are, and the shape of the default one, which starts from MusiCNN.
 //!
 //! MusiCNN (musicnn 0.1.0) looks at 96 mel bands of 16 kHz audio, 62.5 frames a second. An adapter computes those bands
-//! from ours, and every kernel over time is resampled to our frames, so that the filters answer to the same music.
+//! from ours, and the kernels of the front end are resampled to our frames, so that the filters answer to the same music.
 
 use std::collections::BTreeMap;
 
 use crate::{Ensemble, Result, SeedCnn, Weights, front::FrontSteps};
 
-/// The name of the default architecture in `model.json`.
-pub const ARCHITECTURE: &str = "musicnn-24fps";
-
 /// A network that weights can be for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
-    /// MusiCNN on 24 frames a second: a pretrained backbone, and a head.
-    Musicnn,
     /// Several networks that share MusiCNN's front end.
     Ensemble,
     /// The same with a coarser front end and at a lower frame rate, for a fraction of the cost.
@@ -36,12 +31,8 @@ pub struct EnsembleShape {
 
 impl Architecture {
     /// All of them, and their names in `model.json`.
-    pub const TABLE: [(Self, &'static str); 4] = [
-        (Self::Musicnn, ARCHITECTURE),
-        (Self::Ensemble, "musicnn-ensemble"),
-        (Self::Small, "musicnn-small"),
-        (Self::SeedCnn, "seed-cnn"),
-    ];
+    pub const TABLE: [(Self, &'static str); 3] =
+        [(Self::Ensemble, "musicnn-ensemble"), (Self::Small, "musicnn-small"), (Self::SeedCnn, "seed-cnn")];
 
     /// The architecture of this name.
     #[must_use]
@@ -68,23 +59,22 @@ impl Architecture {
                 frames_per_second: 24.0,
                 taps: SHORT_TIME.taps,
             }),
-            Self::Musicnn | Self::SeedCnn => None,
+            Self::SeedCnn => None,
         }
     }
 
     /// Every tensor of a model with `labels` labels, and with as many filters and members as `weights` have where that is
     /// not fixed: its name and shape.
     pub(crate) fn tensors(self, weights: &Weights, labels: usize) -> Result<BTreeMap<String, Vec<usize>>> {
-        match (self, self.ensemble()) {
-            (_, Some(shape)) => Ensemble::tensors(shape, weights, labels),
-            (Self::SeedCnn, _) => Ok(SeedCnn::tensors(labels).into_iter().collect()),
-            _ => Ok(tensors(labels)),
+        match self.ensemble() {
+            Some(shape) => Ensemble::tensors(shape, weights, labels),
+            None => Ok(SeedCnn::tensors(labels).into_iter().collect()),
         }
     }
 }
 
-/// Features of a chunk after pooling over time: the maximum and the mean of 753 channels, interleaved.
-pub const POOLED_FEATURES: usize = 2 * (FRONT_CHANNELS + MID_LAYERS * MID_CHANNELS);
+/// MusiCNN's features of a chunk after pooling over time: the maximum and the mean of 753 channels, interleaved.
+pub(crate) const POOLED_FEATURES: usize = 2 * (FRONT_CHANNELS + MID_LAYERS * MID_CHANNELS);
 /// Features of a chunk after the first dense layer.
 pub const EMBEDDING_FEATURES: usize = 200;
 
@@ -155,36 +145,22 @@ impl TimeKernel {
 /// Frames of ours in 1000 taps of MusiCNN: 16 s.
 pub(crate) const FRAMES_PER_1000_TAPS: usize = 16 * crate::contract::FRAMES_PER_SECOND as usize;
 
-/// Whether a tensor comes before the pooled features.
-pub(crate) fn is_backbone(name: &str) -> bool {
-    ["adapter.", "input_norm.", "front.", "mid."].iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// Every tensor of MusiCNN with `labels` labels: its name and shape.
-pub(crate) fn tensors(labels: usize) -> BTreeMap<String, Vec<usize>> {
-    let mut table = backbone_tensors(|time| time.taps);
-    table.insert("adapter.weight".to_owned(), vec![BANDS, crate::contract::MEL_BANDS]);
-    table.insert("adapter.bias".to_owned(), vec![BANDS]);
-    insert_head(&mut table, "genres", labels);
-    table
-}
-
 /// Every tensor of the original MusiCNN with `tags` tags.
 pub(crate) fn original_tensors(tags: usize) -> BTreeMap<String, Vec<usize>> {
-    let mut table = backbone_tensors(|time| time.original_taps);
+    let mut table = backbone_tensors();
     insert_head(&mut table, "tags", tags);
     table
 }
 
-fn backbone_tensors(taps: impl Fn(TimeKernel) -> usize) -> BTreeMap<String, Vec<usize>> {
+fn backbone_tensors() -> BTreeMap<String, Vec<usize>> {
     let mut table = BTreeMap::new();
     insert_norm(&mut table, "input_norm", 1);
     for part in TIMBRAL.into_iter().chain(TEMPORAL) {
         let name = format!("front.{}", part.name);
-        insert_convolution(&mut table, &name, [part.filters, 1, taps(part.time), part.bands]);
+        insert_convolution(&mut table, &name, [part.filters, 1, part.time.original_taps, part.bands]);
     }
     for (layer, name) in mid_layers().into_iter().enumerate() {
-        insert_convolution(&mut table, &name, [MID_CHANNELS, 1, taps(SHORT_TIME), mid_inputs(layer)]);
+        insert_convolution(&mut table, &name, [MID_CHANNELS, 1, SHORT_TIME.original_taps, mid_inputs(layer)]);
     }
     table
 }

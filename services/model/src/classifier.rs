@@ -1,6 +1,6 @@
 //! A model on a device, ready to classify.
 
-use crate::{DeviceSpec, Manifest, ModelError, ModelFolder, Network, Result, contract::CHUNK_CELLS, probabilities};
+use crate::{DeviceSpec, Manifest, ModelError, ModelFolder, Network, Result, contract::CHUNK_CELLS};
 
 /// A model on a device. One thread owns it; on the CPU, `RAYON_NUM_THREADS` threads help with every batch.
 pub struct Classifier {
@@ -99,10 +99,31 @@ impl Classifier {
     }
 }
 
+/// The softmax of `logits / temperature`: probabilities that sum to 1.
+#[must_use]
+pub fn probabilities(logits: &[f32], temperature: f64) -> Vec<f32> {
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits.iter().map(|logit| (f64::from(logit - greatest) / temperature).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|power| (power / sum) as f32).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Array;
+
+    #[test]
+    fn probabilities_sum_to_one_and_flatten_with_temperature() {
+        let logits = [2.0, -1.0, 0.5];
+        let sharp = probabilities(&logits, 0.5);
+        let flat = probabilities(&logits, 4.0);
+        for probabilities in [&sharp, &flat] {
+            assert!((probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        }
+        assert!(sharp[0] > flat[0] && sharp[1] < flat[1]);
+        assert_eq!(probabilities(&[1e30, 0.0], 1.0), [1.0, 0.0]);
+    }
 
     #[test]
     fn probabilities_do_not_depend_on_the_batch() {

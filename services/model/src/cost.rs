@@ -1,9 +1,8 @@
 //! What a chunk costs to compute, whatever the machine.
 
 use crate::{
-    Architecture, EMBEDDING_FEATURES, EnsembleShape, Member, POOLED_FEATURES, Result, SeedCnn, Weights,
-    architecture::{BANDS, FrontPart, MID_LAYERS, TEMPORAL, TIMBRAL},
-    backbone::mid_filters,
+    Architecture, EnsembleShape, Member, Result, SeedCnn, Weights,
+    architecture::{BANDS, FrontPart, TEMPORAL, TIMBRAL},
     contract::{CHUNK_FRAMES, MEL_BANDS},
     ensemble::{front_channels, members},
     filter_bank::Filter,
@@ -14,10 +13,9 @@ use crate::{
 /// every filter that does not answer with a constant, at every place that it looks at, and of the dense layers. What is
 /// added to make products larger or to fold a normalisation in is not counted.
 pub(crate) fn multiply_accumulates(architecture: Architecture, weights: &Weights, labels: usize) -> Result<u64> {
-    let products = match (architecture, architecture.ensemble()) {
-        (_, Some(shape)) => front(weights, shape.steps)? + ensemble(weights, shape, labels)?,
-        (Architecture::SeedCnn, _) => SeedCnn::multiply_accumulates(labels),
-        _ => front(weights, FrontSteps::ALL)? + musicnn(weights, labels)?,
+    let products = match architecture.ensemble() {
+        Some(shape) => front(weights, shape.steps)? + ensemble(weights, shape, labels)?,
+        None => SeedCnn::multiply_accumulates(labels),
     };
     Ok(products as u64)
 }
@@ -29,13 +27,6 @@ fn front(weights: &Weights, steps: FrontSteps) -> Result<usize> {
     };
     let parts = TIMBRAL.into_iter().chain(TEMPORAL).map(part).sum::<Result<usize>>()?;
     Ok(BANDS * MEL_BANDS * CHUNK_FRAMES + parts)
-}
-
-/// The layers after the front end, and the head.
-fn musicnn(weights: &Weights, labels: usize) -> Result<usize> {
-    let layer = |layer| -> Result<usize> { Ok(taps(&mid_filters(weights, layer)?) * CHUNK_FRAMES) };
-    let middle = (0..MID_LAYERS).map(layer).sum::<Result<usize>>()?;
-    Ok(middle + POOLED_FEATURES * EMBEDDING_FEATURES + EMBEDDING_FEATURES * labels)
 }
 
 /// The interpolation, from two frames each, and all members.
@@ -65,47 +56,38 @@ mod tests {
     use super::*;
     use crate::{Array, ModelFolder};
 
-    fn cost(weights: &Weights) -> u64 {
-        multiply_accumulates(Architecture::Musicnn, weights, 10).unwrap()
-    }
-
-    /// The weights with every value of the kernels of `name` set to `value`, and every BatchNorm of it to a scale of 1.
-    fn set(weights: &mut Weights, name: &str, shape: [usize; 4], value: f32) {
-        let array = |shape: &[usize], value| Array::new(shape, vec![value; shape.iter().product()]).unwrap();
-        weights.insert(&format!("{name}.conv.weight"), array(&shape, value));
-        weights.insert(&format!("{name}.norm.weight"), array(&shape[..1], 1.0));
-        weights.insert(&format!("{name}.norm.running_var"), array(&shape[..1], 1.0));
-    }
-
-    fn filled(front: f32, middle: f32) -> Weights {
-        let mut weights = ModelFolder::embedded().unwrap().weights().clone();
-        set(&mut weights, "front.timbral_low", [204, 1, 5, 38], front);
-        set(&mut weights, "front.timbral_high", [204, 1, 5, 67], front);
-        set(&mut weights, "front.temporal_long", [51, 1, 51, 1], front);
-        set(&mut weights, "front.temporal_medium", [51, 1, 26, 1], front);
-        set(&mut weights, "front.temporal_short", [51, 1, 14, 1], front);
-        set(&mut weights, "mid.0", [64, 1, 5, 561], middle);
-        set(&mut weights, "mid.1", [64, 1, 5, 64], middle);
-        set(&mut weights, "mid.2", [64, 1, 5, 64], middle);
-        weights
-    }
-
     #[test]
     fn every_product_is_counted_once() {
-        let adapter = 96 * 128 * 96;
-        let head = 1_506 * 200 + 200 * 10;
-        assert_eq!(cost(&filled(0.0, 0.0)), adapter + head, "filters that answer with a constant cost nothing");
-        let middle = 64 * 5 * (561 + 64 + 64) * 96;
-        assert_eq!(cost(&filled(0.0, 1.0)), adapter + middle + head);
-        let timbral = 204 * 5 * (38 * 59 + 67 * 30) * 96;
-        let temporal = 51 * (51 + 26 + 14) * 96 * 96;
-        assert_eq!(cost(&filled(1.0, 1.0)), adapter + timbral + temporal + middle + head);
+        let model = ModelFolder::embedded().unwrap();
+        let (labels, weights) = (model.manifest().labels.len(), model.weights());
+        let filters = |part: &str| weights.length(&format!("front.{part}.conv.bias")).unwrap();
+        let timbral = 5 * (38 * 59 * filters("timbral_low") + 67 * 30 * filters("timbral_high"));
+        let temporal = 51 * filters("temporal_long") + 26 * filters("temporal_medium") + 14 * filters("temporal_short");
+        let front = 96 * (96 * 128 + timbral + 96 * temporal);
+        let channels = front_channels(weights).unwrap();
+        let pooled = 2 * (channels + 3 * 64);
+        let member = 248 * 64 * 7 * (channels + 1 + 64 + 64) + 200 * pooled + labels * (200 + pooled);
+        let expected = front + 2 * channels * 248 + members(weights).unwrap() * member;
+        assert_eq!(model.multiply_accumulates().unwrap(), expected as u64);
     }
 
     #[test]
-    fn the_embedded_model_has_few_live_filters() {
-        let embedded = ModelFolder::embedded().unwrap().multiply_accumulates().unwrap();
-        let all = cost(&filled(1.0, 1.0));
-        assert!(embedded * 4 < all, "{embedded} of {all}");
+    fn filters_that_answer_with_a_constant_cost_nothing() {
+        let model = ModelFolder::embedded().unwrap();
+        let mut weights = model.weights().clone();
+        let name = "front.timbral_low.conv.weight";
+        let (_, array) = model.weights().iter().find(|(known, _)| *known == name).unwrap();
+        weights.insert(name, Array::new(array.shape(), vec![0.0; array.values().len()]).unwrap());
+        let cost = multiply_accumulates(Architecture::Ensemble, &weights, 10).unwrap();
+        assert_eq!(model.multiply_accumulates().unwrap() - cost, (96 * 5 * 38 * 59 * array.shape()[0]) as u64);
+    }
+
+    #[test]
+    fn seed_cnn_costs_what_its_layers_do() {
+        let pairs = [(1, 32), (32, 64), (64, 128), (128, 256), (256, 512)];
+        let convolutions: usize = (pairs.iter().enumerate())
+            .map(|(pair, (inputs, outputs))| 9 * (inputs * outputs + outputs * outputs) * ((128 * 96) >> (2 * pair)))
+            .sum();
+        assert_eq!(SeedCnn::multiply_accumulates(10), convolutions + 512 * 4 * 3 * 1_200 + 1_200 * 10);
     }
 }

@@ -22,6 +22,8 @@ use crate::{
 
 /// Chunks that go through a GPU at once: bounds memory.
 const GPU_CHUNKS: usize = 64;
+/// What the names of the members' tensors begin with.
+pub(crate) const MEMBERS: &str = "member.";
 const MAX_FILTERS: usize = 1_024;
 const MAX_MEMBERS: usize = 64;
 
@@ -109,7 +111,7 @@ pub fn mean_logits(members: &[Tensor]) -> Result<Tensor> {
 /// The name of a tensor of a member.
 #[must_use]
 pub fn member_tensor(member: usize, name: &str) -> String {
-    format!("member.{member}.{name}")
+    format!("{MEMBERS}{member}.{name}")
 }
 
 /// Filters of the front end in all.

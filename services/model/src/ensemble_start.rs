@@ -1,8 +1,11 @@
 //! From the published weights of MusiCNN to what an ensemble starts from: its front end, and the layers of a member.
 
 use crate::{
-    Adapter, Array, EMBEDDING_FEATURES, EnsembleShape, POOLED_FEATURES, Result, Weights,
-    architecture::{FRONT_CHANNELS, FrontPart, MID_CHANNELS, SHORT_TIME, TEMPORAL, TIMBRAL, mid_inputs, mid_layers},
+    Adapter, Array, EMBEDDING_FEATURES, EnsembleShape, Member, ModelFolder, Result, Weights,
+    architecture::{
+        FRONT_CHANNELS, FrontPart, MID_CHANNELS, POOLED_FEATURES, SHORT_TIME, TEMPORAL, TIMBRAL, mid_inputs, mid_layers,
+    },
+    ensemble::{MEMBERS, front_channels, member_tensor},
     front::filters,
     import::{insert_adapter, original_musicnn, resample},
 };
@@ -27,6 +30,36 @@ pub struct EnsembleStart {
 }
 
 impl EnsembleStart {
+    /// Goes on from the first member of a model of this shape.
+    ///
+    /// # Errors
+    /// Where the model is of another shape.
+    pub fn of_model(model: &ModelFolder, shape: EnsembleShape) -> Result<Self> {
+        let weights = model.weights();
+        let mut front = Weights::default();
+        for (name, array) in weights.iter().filter(|(name, _)| !name.starts_with(MEMBERS)) {
+            front.insert(name, array.clone());
+        }
+        let channels = front_channels(&front)?;
+        let tensors = Member::tensors(shape, channels, model.manifest().labels.len());
+        let tensor = |wanted: &str| -> Result<Array> {
+            let shape = tensors.iter().find(|(name, _)| *name == wanted).map(|(_, shape)| shape.as_slice());
+            Ok(weights.get(&member_tensor(0, wanted), shape.unwrap_or_default())?.clone())
+        };
+        let mid = tensors.iter().filter(|(name, _)| name.starts_with("mid.")).map(|(name, _)| tensor(name));
+        let dense_weight = tensor("dense.weight")?;
+        let neutral = |features: usize| [vec![1.0; features], vec![0.0; features]];
+        Ok(Self {
+            front,
+            channels,
+            mid: mid.collect::<Result<_>>()?,
+            pool_norm: neutral(dense_weight.shape().last().copied().unwrap_or(0)),
+            dense_weight,
+            dense_bias: tensor("dense.bias")?,
+            dense_norm: neutral(EMBEDDING_FEATURES),
+        })
+    }
+
     /// Reads the published weights of MusiCNN (a safetensors file), and leaves the filters out that answer with a constant.
     ///
     /// # Errors

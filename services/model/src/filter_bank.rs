@@ -96,11 +96,6 @@ impl FilterBank {
         })
     }
 
-    /// The responses `[filters, columns]` to `input` `[rows, columns]`.
-    pub(crate) fn respond(&self, input: &Tensor) -> Result<Tensor> {
-        self.activate(&self.kernel.matmul(input)?)
-    }
-
     /// For every filter and column, the greatest product with any of `windows`, each `[rows, columns]`, at any shift: what
     /// [`activate`](Self::activate) turns into the greatest response. ReLU and BatchNorm never change which window wins,
     /// because a kernel whose BatchNorm falls is turned over, so they are needed for the winner only.
@@ -134,6 +129,10 @@ impl FilterBank {
 mod tests {
     use super::*;
 
+    fn respond(bank: &FilterBank, input: &Tensor) -> Tensor {
+        bank.activate(&bank.greatest_product([Ok(input.clone())]).unwrap()).unwrap()
+    }
+
     fn filter(kernel: &[f32], bias: f32, scale: f32, shift: f32) -> Filter {
         Filter { kernel: kernel.to_vec(), bias, scale, shift }
     }
@@ -163,7 +162,7 @@ mod tests {
         let sliding = FilterBank::sliding(&filters, 3, 1, &Device::Cpu).unwrap();
         assert_eq!(greatest(&sliding, &[0, 2]), greatest(&bank, &[0, 1, 2, 3, 4]));
         let greatest = greatest(&bank, &[0, 1, 2, 3, 4]);
-        let first = bank.respond(&column.narrow(0, 0, 2).unwrap()).unwrap().flatten_all().unwrap();
+        let first = respond(&bank, &column.narrow(0, 0, 2).unwrap()).flatten_all().unwrap();
         for ((filter, greatest), first) in filters.iter().zip(greatest).zip(first.to_vec1::<f32>().unwrap()) {
             let expected = input.windows(2).map(|window| plain(filter, window)).fold(f32::NEG_INFINITY, f32::max);
             assert!((greatest - expected).abs() < 1e-6, "{greatest} {expected}");
@@ -176,6 +175,6 @@ mod tests {
         let filters = [filter(&[0.0, 0.0], 0.5, 2.0, 1.0), filter(&[0.0, 0.0], -0.5, 2.0, 1.0)];
         let bank = FilterBank::new(&filters, &Device::Cpu).unwrap();
         let input = Tensor::ones((2, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(bank.respond(&input).unwrap().to_vec2::<f32>().unwrap(), [[2.0; 3], [1.0; 3]]);
+        assert_eq!(respond(&bank, &input).to_vec2::<f32>().unwrap(), [[2.0; 3], [1.0; 3]]);
     }
 }

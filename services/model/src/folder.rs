@@ -53,6 +53,18 @@ impl ModelFolder {
         )
     }
 
+    /// The model for a fraction of the default model's cost, which is part of this library, too.
+    ///
+    /// # Errors
+    /// None, unless the library was built with a broken model.
+    pub fn embedded_small() -> Result<Self> {
+        Self::from_bytes(
+            include_bytes!("../../../deploy/models/small/model.json"),
+            include_bytes!("../../../deploy/models/small/model.safetensors"),
+            include_str!("../../../deploy/models/small/CARD.md").to_owned(),
+        )
+    }
+
     /// Reads a model folder. A folder without `CARD.md` is a model without a card.
     ///
     /// # Errors
@@ -218,6 +230,9 @@ mod tests {
             ("architecture", serde_json::json!("vgg"), "architecture: expected `musicnn-24fps`"),
             ("temperature", serde_json::json!(0.0), "temperature: expected 0.01 to 100, found 0"),
             ("temperature", serde_json::json!(7.25), "metadata of the weights: expected"),
+            ("unknown_below", serde_json::json!(1.0), "unknown_below: expected 0 to below 1, found 1"),
+            ("unknown_below", serde_json::json!(-0.5), "unknown_below: expected"),
+            ("unknown_below", serde_json::json!(0.25), "metadata of the weights: expected"),
             ("labels", serde_json::json!(["a"]), "labels: expected 2 to 1000 of them, found 1"),
             ("labels", serde_json::json!(["a", "a"]), "labels: expected each one once"),
             ("labels", serde_json::json!(["b", "a"]), "metadata of the weights: expected"),
@@ -229,6 +244,23 @@ mod tests {
             let error = error_of(&changed, &weights);
             assert!(error.contains(expected), "{field}: {error}");
         }
+    }
+
+    #[test]
+    fn a_threshold_changes_the_version_and_comes_back_and_none_leaves_no_trace() {
+        let folder = ModelFolder::embedded().unwrap();
+        let with = |unknown_below| {
+            let manifest = Manifest { unknown_below, ..folder.manifest().clone() };
+            ModelFolder::new(manifest, folder.weights().clone(), String::new()).unwrap()
+        };
+        let without = with(0.0);
+        assert!(!serde_json::to_string(without.manifest()).unwrap().contains("unknown_below"));
+        assert!(!String::from_utf8_lossy(&without.weights_file().unwrap()).contains("unknown_below"));
+        let place = tempfile::tempdir().unwrap();
+        let strict = with(0.3);
+        strict.save(place.path()).unwrap();
+        assert_eq!(ModelFolder::load(place.path()).unwrap(), strict);
+        assert_ne!(strict.manifest().version, without.manifest().version);
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! From the published weights of MusiCNN to a backbone at our frame rate.
+//! How the published weights of MusiCNN are read, and moved to our bands and our frame rate.
 
 use serde::Deserialize;
 
 use crate::{
     Array, ModelError, Result, Weights,
-    architecture::{self, BANDS, FRAMES_PER_1000_TAPS, SHORT_TIME, TEMPORAL, TIMBRAL, TimeKernel},
+    architecture::{self, BANDS, FRAMES_PER_1000_TAPS, TimeKernel},
     contract::{MEL_BANDS, SAMPLE_RATE},
 };
 
@@ -105,27 +105,6 @@ fn mel(hertz: f64) -> f64 {
     }
 }
 
-/// The published weights of MusiCNN (a safetensors file) as weights at our frame rate, with the adapter, the original
-/// `pool_norm`, `dense` and `dense_norm`, and without an output layer.
-///
-/// # Errors
-/// Where the file is not one of MusiCNN's weights.
-pub fn import_musicnn(safetensors: &[u8], adapter: &Adapter) -> Result<Weights> {
-    let mut weights = original_musicnn(safetensors)?;
-    let mid = architecture::mid_layers().map(|name| (name, SHORT_TIME));
-    let front = TIMBRAL.into_iter().chain(TEMPORAL).map(|part| (format!("front.{}", part.name), part.time));
-    for (name, time) in front.chain(mid) {
-        let name = format!("{name}.conv.weight");
-        if let Some(kernels) = weights.remove(&name) {
-            weights.insert(&name, resample(&kernels, time)?);
-        }
-    }
-    insert_adapter(&mut weights, adapter)?;
-    let known = architecture::tensors(0);
-    weights.retain(|name| known.contains_key(name));
-    Ok(weights)
-}
-
 /// The published weights of MusiCNN as they are.
 pub(crate) fn original_musicnn(safetensors: &[u8]) -> Result<Weights> {
     let (weights, _) = Weights::from_safetensors(safetensors)?;
@@ -170,6 +149,7 @@ pub(crate) fn resample(kernels: &Array, time: TimeKernel) -> Result<Array> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::{TEMPORAL, TIMBRAL};
 
     #[test]
     fn a_resampled_kernel_answers_an_interpolated_signal_as_the_original_does() {

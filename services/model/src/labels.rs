@@ -4,5 +4,5 @@
 pub const GENRES: [&str; 10] =
     ["blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"];
 
-/// The verdict over nothing but silence. Not a label of any model.
+/// The verdict over nothing but silence, or over what is like none of the labels. Not a label of any model.
 pub const UNKNOWN: &str = "unknown";

@@ -13,7 +13,6 @@
 //! ```
 
 mod architecture;
-mod backbone;
 mod classifier;
 pub mod contract;
 mod convolution;
@@ -25,28 +24,27 @@ mod error;
 mod filter_bank;
 mod folder;
 mod front;
-mod head;
 mod import;
 pub mod labels;
 mod manifest;
 mod network;
 mod seed_cnn;
 mod unfold;
+mod vote;
 mod weights;
 
-pub use architecture::{ARCHITECTURE, Architecture, EMBEDDING_FEATURES, EnsembleShape, POOLED_FEATURES};
-pub use backbone::Backbone;
-pub use classifier::Classifier;
+pub use architecture::{Architecture, EMBEDDING_FEATURES, EnsembleShape};
+pub use classifier::{Classifier, probabilities};
 pub use convolution::convolve;
 pub use device::DeviceSpec;
 pub use ensemble::{Ensemble, EnsembleFront, FROZEN_TENSORS, Member, mean_logits, member_tensor};
 pub use ensemble_start::EnsembleStart;
 pub use error::{ModelError, Result};
 pub use folder::{CARD_FILE, MANIFEST_FILE, ModelFolder, WEIGHTS_FILE};
-pub use head::{Head, probabilities};
-pub use import::{Adapter, import_musicnn};
+pub use import::Adapter;
 pub use manifest::{Licence, Manifest, SplitMetrics};
 pub use network::Network;
 pub use seed_cnn::SeedCnn;
 pub use unfold::{Fold, Patch, Unfold};
+pub use vote::{log_vote, track_probabilities};
 pub use weights::{Array, Weights};

@@ -25,6 +25,10 @@ pub struct Manifest {
     pub architecture: String,
     /// What logits are divided by before the softmax.
     pub temperature: f64,
+    /// A track whose greatest probability is below this is like none of the labels: its verdict is
+    /// [`UNKNOWN`](crate::labels::UNKNOWN). 0 to below 1; 0 never says so.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unknown_below: f64,
     /// What was measured, by split.
     #[serde(default)]
     pub metrics: BTreeMap<String, SplitMetrics>,
@@ -40,7 +44,7 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitMetrics {
-    /// Share of tracks whose mean probability is greatest for their genre.
+    /// Share of tracks whose probability is greatest for their genre.
     pub track_accuracy: f64,
     /// The 95 % Wilson interval of `track_accuracy`: low, high.
     pub track_accuracy_interval: [f64; 2],
@@ -72,6 +76,13 @@ pub(crate) struct Contract {
     feature_id: String,
     labels: Vec<String>,
     temperature: f64,
+    // Left out where it is 0, as in models from before there was one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    unknown_below: f64,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl Manifest {
@@ -114,6 +125,12 @@ impl Manifest {
             "temperature",
             "0.01 to 100".to_owned(),
             self.temperature.to_string(),
+        )?;
+        field(
+            (0.0..1.0).contains(&self.unknown_below),
+            "unknown_below",
+            "0 to below 1".to_owned(),
+            self.unknown_below.to_string(),
         )
     }
 
@@ -135,6 +152,7 @@ impl Manifest {
             feature_id: self.feature_id.clone(),
             labels: self.labels.clone(),
             temperature: self.temperature,
+            unknown_below: self.unknown_below,
         }
     }
 }

@@ -3,23 +3,16 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use crate::{Architecture, Backbone, Ensemble, Head, ModelError, ModelFolder, Result, SeedCnn, contract::CHUNK_CELLS};
+use crate::{Ensemble, ModelError, ModelFolder, Result, SeedCnn, contract::CHUNK_CELLS};
 
 /// Chunks that go through a GPU at once: bounds memory.
 const GPU_CHUNKS: usize = 64;
 
 /// A network on a device, ready to listen.
 pub enum Network {
-    /// [`Architecture::Musicnn`]
-    Musicnn {
-        /// From chunks to pooled features.
-        backbone: Box<Backbone>,
-        /// From pooled features to logits.
-        head: Head,
-    },
-    /// [`Architecture::Ensemble`] and [`Architecture::Small`]
+    /// [`Architecture::Ensemble`](crate::Architecture::Ensemble) and [`Architecture::Small`](crate::Architecture::Small)
     Ensemble(Ensemble),
-    /// [`Architecture::SeedCnn`]
+    /// [`Architecture::SeedCnn`](crate::Architecture::SeedCnn)
     SeedCnn {
         /// From chunks to logits.
         network: SeedCnn,
@@ -35,18 +28,9 @@ impl Network {
     /// Where the device is out of memory.
     pub fn new(folder: &ModelFolder, device: &Device) -> Result<Self> {
         let (weights, labels) = (folder.weights(), folder.manifest().labels.len());
-        let architecture = folder.manifest().network()?;
-        if let Some(shape) = architecture.ensemble() {
-            return Ok(Self::Ensemble(Ensemble::new(weights, shape, labels, device)?));
-        }
-        Ok(match architecture {
-            Architecture::Musicnn | Architecture::Ensemble | Architecture::Small => {
-                let backbone = Box::new(Backbone::new(weights, device)?);
-                Self::Musicnn { backbone, head: Head::new(weights, labels, device)? }
-            }
-            Architecture::SeedCnn => {
-                Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, device: device.clone() }
-            }
+        Ok(match folder.manifest().network()?.ensemble() {
+            Some(shape) => Self::Ensemble(Ensemble::new(weights, shape, labels, device)?),
+            None => Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, device: device.clone() },
         })
     }
 
@@ -59,10 +43,9 @@ impl Network {
             return Err(ModelError::ChunkSize { index, expected: CHUNK_CELLS, found: chunk.len() });
         }
         match self {
-            Self::Musicnn { backbone, head } => head.logits(&backbone.pooled(chunks)?),
             Self::Ensemble(ensemble) => ensemble.listen(chunks),
             Self::SeedCnn { network, device } => {
-                // As in the backbone: on the CPU, cores share the chunks, not the matrix products.
+                // A chunk's working set fits a core's cache: on the CPU, cores share the chunks, not the matrix products.
                 let logits: Vec<Tensor> = match (device, chunks) {
                     (Device::Cpu, [_]) => vec![network.listen(chunks, device)?],
                     (Device::Cpu, _) => {

@@ -98,11 +98,6 @@ impl Weights {
         self.arrays.iter().map(|(name, array)| (name.as_str(), array))
     }
 
-    /// Keeps only the arrays whose name satisfies `keep`.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.arrays.retain(|name, _| keep(name));
-    }
-
     /// The array of this name, which must have this shape.
     ///
     /// # Errors
@@ -138,20 +133,6 @@ impl Weights {
             Some(name) => Err(ModelError::UnknownTensor(name.clone())),
             None => Ok(()),
         }
-    }
-
-    /// A short hash of the arrays that the pooled features depend on: everything but the head.
-    #[must_use]
-    pub fn backbone_hash(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for (name, array) in self.arrays.iter().filter(|(name, _)| architecture::is_backbone(name)) {
-            hasher.update(name.as_bytes());
-            hasher.update(&[0]);
-            for value in &array.values {
-                hasher.update(&value.to_le_bytes());
-            }
-        }
-        hasher.finalize().to_hex()[..12].to_owned()
     }
 
     /// The weight and bias that replace the normalisation `name` over `channels` channels:

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use candle_core::Device;
+use std::collections::BTreeMap;
+
 use chorale_model::{
-    Array, Backbone, POOLED_FEATURES, Weights,
-    contract::{CHUNK_CELLS, CHUNK_FRAMES, MEL_BANDS, dequantize},
+    Architecture, Array, Classifier, DeviceSpec, Manifest, ModelFolder, Weights,
+    contract::{CHUNK_CELLS, CHUNK_FRAMES, MEL_BANDS, dequantize, feature_id},
 };
 
 const BANDS: usize = 96;
@@ -29,7 +30,7 @@ impl Noise {
     }
 }
 
-/// A convolution with `taps` taps over time, the first at `-before`, and `width` neighbouring channels.
+/// A convolution with `taps` taps over time, the first at `-before`, and `width` neighbouring bands.
 struct Layer {
     name: &'static str,
     filters: usize,
@@ -39,37 +40,78 @@ struct Layer {
 }
 
 const FRONT: [Layer; 5] = [
-    Layer { name: "front.timbral_low", filters: 204, before: 2, taps: 5, width: 38 },
-    Layer { name: "front.timbral_high", filters: 204, before: 2, taps: 5, width: 67 },
-    Layer { name: "front.temporal_long", filters: 51, before: 25, taps: 51, width: 1 },
-    Layer { name: "front.temporal_medium", filters: 51, before: 12, taps: 26, width: 1 },
-    Layer { name: "front.temporal_short", filters: 51, before: 6, taps: 14, width: 1 },
+    Layer { name: "front.timbral_low", filters: 3, before: 2, taps: 5, width: 38 },
+    Layer { name: "front.timbral_high", filters: 2, before: 2, taps: 5, width: 67 },
+    Layer { name: "front.temporal_long", filters: 2, before: 25, taps: 51, width: 1 },
+    Layer { name: "front.temporal_medium", filters: 2, before: 12, taps: 26, width: 1 },
+    Layer { name: "front.temporal_short", filters: 3, before: 6, taps: 14, width: 1 },
 ];
-const MIDDLE: [Layer; 3] = [
-    Layer { name: "mid.0", filters: 64, before: 2, taps: 5, width: 561 },
-    Layer { name: "mid.1", filters: 64, before: 2, taps: 5, width: 64 },
-    Layer { name: "mid.2", filters: 64, before: 2, taps: 5, width: 64 },
+const CHANNELS: usize = 12;
+const MEMBERS: usize = 2;
+const LABELS: usize = 3;
+const MID: usize = 64;
+const POOLED: usize = 2 * (CHANNELS + 3 * MID);
+const EMBEDDING: usize = 200;
+
+/// What differs between the two shapes of an ensemble.
+#[derive(Clone, Copy)]
+struct Shape {
+    architecture: Architecture,
+    /// Every which frame and band the front end looks at.
+    step: usize,
+    frames: usize,
+    frames_per_second: f64,
+    taps: usize,
+}
+
+const SHAPES: [Shape; 2] = [
+    Shape { architecture: Architecture::Ensemble, step: 1, frames: 248, frames_per_second: 62.5, taps: 7 },
+    Shape { architecture: Architecture::Small, step: 2, frames: 96, frames_per_second: 24.0, taps: 5 },
 ];
 
-fn random_weights() -> Weights {
+fn random_weights(shape: Shape) -> Weights {
     let mut noise = Noise(7);
     let mut weights = Weights::default();
     weights.insert("adapter.weight", noise.array(&[BANDS, MEL_BANDS], |value| value / 30.0));
     weights.insert("adapter.bias", noise.array(&[BANDS], |value| value * 5.0));
     insert_norm(&mut weights, &mut noise, "input_norm", 1);
-    for layer in FRONT.iter().chain(&MIDDLE) {
+    for layer in &FRONT {
         let cells = layer.taps * layer.width;
-        let mut kernel =
-            noise.array(&[layer.filters, 1, layer.taps, layer.width], |value| value / (cells as f32).sqrt());
-        // As in the real weights, a third of the filters has no kernel left.
-        let values = kernel.values().iter().enumerate();
-        let some_dead = values.map(|(cell, value)| if cell / cells % 3 == 1 { 0.0 } else { *value }).collect();
-        kernel = Array::new(kernel.shape(), some_dead).unwrap();
+        let kernel = noise.array(&[layer.filters, 1, layer.taps, layer.width], |value| value / (cells as f32).sqrt());
         weights.insert(&format!("{}.conv.weight", layer.name), kernel);
         weights.insert(&format!("{}.conv.bias", layer.name), noise.array(&[layer.filters], |value| value / 2.0));
         insert_norm(&mut weights, &mut noise, &format!("{}.norm", layer.name), layer.filters);
     }
+    for (name, size) in (0..MEMBERS).flat_map(|member| member_tensors(shape, member)) {
+        let inputs = size.iter().skip(1).product::<usize>() as f32;
+        weights.insert(&name, noise.array(&size, |value| value / inputs.sqrt()));
+    }
     weights
+}
+
+fn member_tensors(shape: Shape, member: usize) -> BTreeMap<String, Vec<usize>> {
+    let mut table = BTreeMap::new();
+    for layer in 0..3 {
+        let inputs = if layer == 0 { CHANNELS + 1 } else { MID };
+        table.insert(format!("member.{member}.mid.{layer}.weight"), vec![MID, inputs, 1, shape.taps]);
+        for vector in ["bias", "norm.scale", "norm.shift"] {
+            table.insert(format!("member.{member}.mid.{layer}.{vector}"), vec![MID]);
+        }
+    }
+    for (name, size) in [
+        ("pool.scale", vec![POOLED]),
+        ("pool.shift", vec![POOLED]),
+        ("dense.weight", vec![EMBEDDING, POOLED]),
+        ("dense.bias", vec![EMBEDDING]),
+        ("dense_norm.scale", vec![EMBEDDING]),
+        ("dense_norm.shift", vec![EMBEDDING]),
+        ("genres.weight", vec![LABELS, EMBEDDING]),
+        ("genres.bias", vec![LABELS]),
+        ("shortcut.weight", vec![LABELS, POOLED]),
+    ] {
+        table.insert(format!("member.{member}.{name}"), size);
+    }
+    table
 }
 
 fn insert_norm(weights: &mut Weights, noise: &mut Noise, name: &str, channels: usize) {
@@ -90,27 +132,31 @@ fn norm(weights: &Weights, name: &str, channels: usize, channel: usize) -> impl 
     move |value| (value - mean) / (variance + EPSILON).sqrt() * weight + bias
 }
 
-/// Convolution, ReLU, BatchNorm and the maximum over all positions of the kernel.
-fn convolve(weights: &Weights, layer: &Layer, input: &Plane) -> Plane {
+/// Convolution, ReLU, BatchNorm and the maximum over the positions of the kernel, at every `step`th frame.
+fn front(weights: &Weights, layer: &Layer, step: usize, input: &Plane) -> Plane {
     let shape = [layer.filters, 1, layer.taps, layer.width];
     let kernels = values(weights, &format!("{}.conv.weight", layer.name), &shape);
     let biases = values(weights, &format!("{}.conv.bias", layer.name), &[layer.filters]);
+    let highest = input.len() - layer.width;
+    // The last position counts, whatever the step.
+    let positions: Vec<usize> = match layer.width {
+        1 => (0..=highest).collect(),
+        _ => (0..highest).step_by(step).chain(last_positions(highest, step)).collect(),
+    };
     let mut output = Vec::new();
     for filter in 0..layer.filters {
         let normalize = norm(weights, &format!("{}.norm", layer.name), layer.filters, filter);
-        let mut row = vec![f64::NEG_INFINITY; CHUNK_FRAMES];
-        for lowest in 0..=input.len() - layer.width {
-            let mut sums = vec![biases[filter]; CHUNK_FRAMES];
-            for tap in 0..layer.taps {
-                for offset in 0..layer.width {
-                    let weight = kernels[(filter * layer.taps + tap) * layer.width + offset];
-                    for (frame, sum) in sums.iter_mut().enumerate() {
-                        let heard = (frame + tap).checked_sub(layer.before);
-                        *sum += weight * heard.and_then(|heard| input[lowest + offset].get(heard)).unwrap_or(&0.0);
+        let mut row = vec![f64::NEG_INFINITY; CHUNK_FRAMES / step];
+        for lowest in &positions {
+            for (answer, cell) in row.iter_mut().enumerate() {
+                let mut sum = biases[filter];
+                for tap in 0..layer.taps {
+                    let Some(heard) = (answer * step + tap).checked_sub(layer.before) else { continue };
+                    for offset in 0..layer.width {
+                        let weight = kernels[(filter * layer.taps + tap) * layer.width + offset];
+                        sum += weight * input[lowest + offset].get(heard).unwrap_or(&0.0);
                     }
                 }
-            }
-            for (cell, sum) in row.iter_mut().zip(sums) {
                 *cell = cell.max(normalize(sum.max(0.0)));
             }
         }
@@ -119,7 +165,51 @@ fn convolve(weights: &Weights, layer: &Layer, input: &Plane) -> Plane {
     output
 }
 
-fn pooled_by_definition(weights: &Weights, chunk: &[u8]) -> Vec<f64> {
+/// The positions of the last window: it ends with the bands.
+fn last_positions(highest: usize, step: usize) -> impl Iterator<Item = usize> {
+    (0..8).step_by(step).map(move |back| highest + step - 8 + back).filter(move |position| *position <= highest)
+}
+
+/// Every row at the members' frame rate, by linear interpolation, and a row of ones.
+fn interpolate(shape: Shape, channels: &Plane) -> Plane {
+    let mut output: Plane = Vec::new();
+    for row in channels {
+        let at = |frame: usize| {
+            let position = frame as f64 / shape.frames_per_second * 24.0 / shape.step as f64;
+            let position = position.min((row.len() - 1) as f64);
+            let (before, share) = (position as usize, position.fract());
+            row[before] * (1.0 - share) + row.get(before + 1).unwrap_or(&0.0) * share
+        };
+        output.push((0..shape.frames).map(at).collect());
+    }
+    output.push(vec![1.0; shape.frames]);
+    output
+}
+
+/// Convolution over time, ReLU, scale and shift.
+fn middle(weights: &Weights, shape: Shape, name: &str, input: &Plane) -> Plane {
+    let kernels = values(weights, &format!("{name}.weight"), &[MID, input.len(), 1, shape.taps]);
+    let [bias, scale, shift] =
+        ["bias", "norm.scale", "norm.shift"].map(|part| values(weights, &format!("{name}.{part}"), &[MID]));
+    let answer = |filter: usize, frame: usize| {
+        let mut sum = bias[filter];
+        for (channel, row) in input.iter().enumerate() {
+            for tap in 0..shape.taps {
+                let Some(heard) = (frame + tap).checked_sub(shape.taps / 2) else { continue };
+                sum += kernels[(filter * input.len() + channel) * shape.taps + tap] * row.get(heard).unwrap_or(&0.0);
+            }
+        }
+        sum.max(0.0) * scale[filter] + shift[filter]
+    };
+    (0..MID).map(|filter| (0..shape.frames).map(|frame| answer(filter, frame)).collect()).collect()
+}
+
+fn dense(weights: &Weights, name: &str, outputs: usize, input: &[f64]) -> Vec<f64> {
+    let matrix = values(weights, &format!("{name}.weight"), &[outputs, input.len()]);
+    matrix.chunks(input.len()).map(|row| row.iter().zip(input).map(|(weight, input)| weight * input).sum()).collect()
+}
+
+fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> Vec<f64> {
     let adapter = values(weights, "adapter.weight", &[BANDS, MEL_BANDS]);
     let level = values(weights, "adapter.bias", &[BANDS]);
     let normalize = norm(weights, "input_norm", 1, 0);
@@ -129,23 +219,66 @@ fn pooled_by_definition(weights: &Weights, chunk: &[u8]) -> Vec<f64> {
         normalize((1.0 + 1e4 * 10_f64.powf((decibels + level[band]) / 10.0)).log10())
     };
     let input: Plane = (0..BANDS).map(|band| (0..CHUNK_FRAMES).map(|frame| loudness(band, frame)).collect()).collect();
+    let channels: Plane = FRONT.iter().flat_map(|layer| front(weights, layer, shape.step, &input)).collect();
+    let channels = interpolate(shape, &channels);
 
-    let front: Plane = FRONT.iter().flat_map(|layer| convolve(weights, layer, &input)).collect();
-    let mut planes = vec![front];
-    for (index, layer) in MIDDLE.iter().enumerate() {
-        let previous = planes.last().unwrap();
-        let mut plane = convolve(weights, layer, previous);
-        if index > 0 {
-            for (row, previous) in plane.iter_mut().zip(previous) {
-                row.iter_mut().zip(previous).for_each(|(cell, previous)| *cell += previous);
+    let mut mean = vec![0.0; LABELS];
+    for member in 0..MEMBERS {
+        let name = |name: &str| format!("member.{member}.{name}");
+        let mut planes = vec![channels.clone()];
+        for layer in 0..3 {
+            let previous = planes.last().unwrap();
+            let mut plane = middle(weights, shape, &name(&format!("mid.{layer}")), previous);
+            if layer > 0 {
+                for (row, previous) in plane.iter_mut().zip(previous) {
+                    row.iter_mut().zip(previous).for_each(|(cell, previous)| *cell += previous);
+                }
             }
+            planes.push(plane);
         }
-        planes.push(plane);
+        planes[0].pop();
+        let rows: Vec<&Vec<f64>> = planes.iter().flatten().collect();
+        let maxima = rows.iter().map(|row| row.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+        let means = rows.iter().map(|row| row.iter().sum::<f64>() / shape.frames as f64);
+        let vector = |part: &str, size: usize| values(weights, &name(part), &[size]);
+        let (scale, shift) = (vector("pool.scale", POOLED), vector("pool.shift", POOLED));
+        let pooled: Vec<f64> = maxima
+            .chain(means)
+            .zip(scale.iter().zip(shift))
+            .map(|(cell, (scale, shift))| cell * scale + shift)
+            .collect();
+        let (scale, shift) = (vector("dense_norm.scale", EMBEDDING), vector("dense_norm.shift", EMBEDDING));
+        let embedding: Vec<f64> = (dense(weights, &name("dense"), EMBEDDING, &pooled).iter())
+            .zip(vector("dense.bias", EMBEDDING))
+            .zip(scale.iter().zip(shift))
+            .map(|((sum, bias), (scale, shift))| (sum + bias).max(0.0) * scale + shift)
+            .collect();
+        let answers = dense(weights, &name("genres"), LABELS, &embedding);
+        let shortcut = dense(weights, &name("shortcut"), LABELS, &pooled);
+        for (mean, (answer, (shortcut, bias))) in
+            mean.iter_mut().zip(answers.iter().zip(shortcut.iter().zip(vector("genres.bias", LABELS))))
+        {
+            *mean += (answer + shortcut + bias) / MEMBERS as f64;
+        }
     }
-    let pool = |row: &Vec<f64>| {
-        [row.iter().copied().fold(f64::NEG_INFINITY, f64::max), row.iter().sum::<f64>() / CHUNK_FRAMES as f64]
+    mean
+}
+
+fn classifier(weights: &Weights, shape: Shape) -> Classifier {
+    let manifest = Manifest {
+        name: "random".to_owned(),
+        version: String::new(),
+        labels: ["a", "b", "c"].map(str::to_owned).to_vec(),
+        feature_id: feature_id().to_owned(),
+        architecture: shape.architecture.name().to_owned(),
+        temperature: 1.0,
+        unknown_below: 0.0,
+        metrics: BTreeMap::new(),
+        provenance: BTreeMap::new(),
+        licences: Vec::new(),
     };
-    planes.iter().flatten().flat_map(pool).collect()
+    let folder = ModelFolder::new(manifest, weights.clone(), String::new()).unwrap();
+    Classifier::load(&folder, DeviceSpec::Cpu).unwrap()
 }
 
 fn random_chunk(seed: u64) -> Vec<u8> {
@@ -155,25 +288,26 @@ fn random_chunk(seed: u64) -> Vec<u8> {
 
 #[test]
 fn matrix_products_are_the_convolutions_of_the_definition() {
-    let weights = random_weights();
-    let chunk = random_chunk(1);
-    let backbone = Backbone::new(&weights, &Device::Cpu).unwrap();
-    let pooled = backbone.pooled(&[&chunk]).unwrap().to_vec2::<f32>().unwrap().remove(0);
-    let expected = pooled_by_definition(&weights, &chunk);
-    assert_eq!((pooled.len(), expected.len()), (POOLED_FEATURES, POOLED_FEATURES));
-    for (feature, (found, expected)) in pooled.iter().zip(expected).enumerate() {
-        let error = (f64::from(*found) - expected).abs();
-        assert!(error < 1e-4 * expected.abs().max(1.0), "feature {feature}: {found}, by definition {expected}");
+    for shape in SHAPES {
+        let weights = random_weights(shape);
+        let chunk = random_chunk(1);
+        let logits = classifier(&weights, shape).logits(&[&chunk]).unwrap().remove(0);
+        let expected = logits_by_definition(&weights, shape, &chunk);
+        assert_eq!(logits.len(), expected.len());
+        for (found, expected) in logits.iter().zip(&expected) {
+            let error = (f64::from(*found) - expected).abs();
+            assert!(error < 1e-4 * expected.abs().max(1.0), "{:?}: {logits:?}, {expected:?}", shape.architecture);
+        }
     }
 }
 
 #[test]
-fn a_chunk_has_the_same_features_in_every_batch() {
-    let backbone = Backbone::new(&random_weights(), &Device::Cpu).unwrap();
+fn a_chunk_has_the_same_logits_in_every_batch() {
+    let classifier = classifier(&random_weights(SHAPES[0]), SHAPES[0]);
     let chunks: Vec<Vec<u8>> = (0..9).map(random_chunk).collect();
     let batch: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
-    let together = backbone.pooled(&batch).unwrap().to_vec2::<f32>().unwrap();
+    let together = classifier.logits(&batch).unwrap();
     for (chunk, expected) in batch.iter().zip(together) {
-        assert_eq!(backbone.pooled(&[chunk]).unwrap().to_vec2::<f32>().unwrap(), [expected]);
+        assert_eq!(classifier.logits(&[chunk]).unwrap(), [expected]);
     }
 }

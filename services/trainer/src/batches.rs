@@ -5,11 +5,15 @@ use std::{
     thread::{Scope, ScopedJoinHandle},
 };
 
-use chorale_model::contract::{CHUNK_CELLS, dequantize};
+use chorale_model::contract::{CHUNK_CELLS, CHUNK_HOP_FRAMES, FLOOR_DB, dequantize};
 use rand::{RngExt, seq::SliceRandom};
 use serde::Serialize;
 
-use crate::{Augment, Examples, augment::mix, chance::source};
+use crate::{
+    Augment, Examples,
+    augment::{mix, move_on},
+    chance::source,
+};
 
 /// Batches that one thread makes ahead.
 const BATCHES_AHEAD: usize = 2;
@@ -26,6 +30,8 @@ pub struct BatchOptions {
     /// The share of chunks in whose place one comes that is no music, and for which every genre is as likely as the others.
     /// It makes no difference where there are no such chunks.
     pub not_music: f64,
+    /// Whether a chunk may begin later in its track, up to where the next one does.
+    pub time_shift: bool,
     /// Whether every track is heard as often as the others, however long it is.
     pub equal_tracks: bool,
     /// Where chance starts.
@@ -103,7 +109,8 @@ impl BatchMaker<'_> {
                 let chunk = random.random_range(0..self.examples.not_music().len());
                 let labels = self.examples.labels();
                 batch.chunks += 1;
-                batch.cells.append(&mut self.augmented(self.examples.not_music().get(chunk), &mut random));
+                let cells = loudness(self.examples.not_music().get(chunk));
+                batch.cells.append(&mut self.augmented(cells, &mut random));
                 batch.targets.extend(std::iter::repeat_n(1.0 / labels as f32, labels));
                 continue;
             }
@@ -124,12 +131,15 @@ impl BatchMaker<'_> {
     }
 
     fn heard(&self, (track, chunk): Place, random: &mut rand_chacha::ChaCha8Rng) -> Vec<f32> {
-        self.augmented(self.examples.tracks().get(track).and_then(|track| track.chunks.get(chunk)), random)
+        let chunks = self.examples.tracks().get(track).map(|track| track.chunks.as_slice()).unwrap_or_default();
+        let mut cells = loudness(chunks.get(chunk));
+        if let Some(next) = chunks.get(chunk + 1).filter(|_| self.options.time_shift) {
+            move_on(&mut cells, &loudness(Some(next)), random.random_range(0..CHUNK_HOP_FRAMES));
+        }
+        self.augmented(cells, random)
     }
 
-    fn augmented(&self, chunk: Option<&Vec<u8>>, random: &mut rand_chacha::ChaCha8Rng) -> Vec<f32> {
-        let mut cells: Vec<f32> = chunk.into_iter().flatten().map(|cell| dequantize(*cell)).collect();
-        cells.resize(CHUNK_CELLS, chorale_model::contract::FLOOR_DB);
+    fn augmented(&self, mut cells: Vec<f32>, random: &mut rand_chacha::ChaCha8Rng) -> Vec<f32> {
         self.augment.apply(&mut cells, random);
         cells
     }
@@ -156,6 +166,13 @@ impl BatchMaker<'_> {
             known = Some((epoch, order));
         }
     }
+}
+
+/// A chunk in dB below its loudest cell.
+fn loudness(chunk: Option<&Vec<u8>>) -> Vec<f32> {
+    let mut cells: Vec<f32> = chunk.into_iter().flatten().map(|cell| dequantize(*cell)).collect();
+    cells.resize(CHUNK_CELLS, FLOOR_DB);
+    cells
 }
 
 /// The batches of a run, in order, without end.
@@ -204,7 +221,15 @@ mod tests {
     }
 
     fn options() -> BatchOptions {
-        BatchOptions { batch: 4, label_smoothing: 0.0, mix: 0.0, not_music: 0.0, equal_tracks: false, seed: 3 }
+        BatchOptions {
+            batch: 4,
+            label_smoothing: 0.0,
+            mix: 0.0,
+            not_music: 0.0,
+            time_shift: false,
+            equal_tracks: false,
+            seed: 3,
+        }
     }
 
     fn take(options: &BatchOptions, first: u64, threads: usize, count: usize) -> Vec<Batch> {

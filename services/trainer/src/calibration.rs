@@ -33,9 +33,9 @@ pub struct SurestMistake {
     pub genre: String,
     /// What the model says.
     pub predicted: String,
-    /// The mean probability of `predicted`.
+    /// The probability of `predicted`.
     pub confidence: f64,
-    /// The mean probability of `genre`.
+    /// The probability of `genre`.
     pub genre_probability: f64,
 }
 

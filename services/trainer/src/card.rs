@@ -30,7 +30,11 @@ impl Display for Card<'_> {
         writeln!(f, "| version | `{}`, from the hash of `model.safetensors` |", manifest.version)?;
         writeln!(f, "| architecture | `{}` |", manifest.architecture)?;
         writeln!(f, "| feature contract | `{}` |", manifest.feature_id)?;
-        writeln!(f, "| temperature | {}, fitted on the `valid` split |\n", manifest.temperature)?;
+        writeln!(f, "| temperature | {}, fitted on the `valid` split |", manifest.temperature)?;
+        if manifest.unknown_below > 0.0 {
+            writeln!(f, "| unknown below | {} |", manifest.unknown_below)?;
+        }
+        writeln!(f)?;
 
         writeln!(f, "## What it was made from\n")?;
         for (part, origin) in &manifest.provenance {
@@ -67,11 +71,17 @@ impl Display for Card<'_> {
         for (genre, said, count, support) in confusions(valid) {
             writeln!(f, "- {count} of {support} {genre} tracks were taken for {said}.")?;
         }
+        let others = if manifest.unknown_below > 0.0 {
+            "It knows no other genre. What is like none of these should be `unknown`, but other music may pass for one of \
+             them, and music may be taken for none."
+        } else {
+            "It knows no other genre, and answers one of these for everything: speech, noise, or music that none of them \
+             fits. A low confidence is a hint of that, not a proof."
+        };
         writeln!(
             f,
-            "- It knows no other genre, and answers one of these for everything: speech, noise, or music that none of them \
-             fits. A low confidence is a hint of that, not a proof.\n- Genres are habits of labelling. A track that two \
-             people would label differently has no right answer here either."
+            "- {others}\n- Genres are habits of labelling. A track that two people would label differently has no right \
+             answer here either."
         )?;
 
         if !manifest.licences.is_empty() {

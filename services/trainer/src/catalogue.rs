@@ -66,14 +66,33 @@ impl Catalogue {
             let mel = MelFile::open(&mel_path)?;
             (mel_rows(&table_path, &mel)?, Some(mel))
         } else if table_path.is_file() {
-            (file_rows(&table_path)?, None)
+            (file_rows(&table_path, "genre")?, None)
         } else {
-            (folder_rows(path)?, None)
+            (folder_rows(path, None)?, None)
         };
         if rows.is_empty() {
             return Err(TrainerError::UnknownLayout { path: path.to_owned() });
         }
         Ok(Self { tracks: with_splits(rows, seed)?, mel })
+    }
+
+    /// Opens audio that is no music, whose genre is a kind: a CSV file, or a folder with `tracks.csv`, with the columns
+    /// `file` and `kind`; or a folder that is searched for audio, where a kind is a subfolder, or the folder itself.
+    ///
+    /// # Errors
+    /// Where the path is no such data.
+    pub(crate) fn open_not_music(path: &Path) -> Result<Self> {
+        let table_path = if path.is_dir() { path.join(TABLE_FILE) } else { path.to_owned() };
+        let rows = if table_path.is_file() {
+            file_rows(&table_path, "kind")?
+        } else {
+            let own_name = path.file_name().map_or("other".into(), |name| name.to_string_lossy());
+            folder_rows(path, Some(&own_name))?
+        };
+        if rows.is_empty() {
+            return Err(TrainerError::NoFiles { path: path.to_owned() });
+        }
+        Ok(Self { tracks: with_splits(rows, 0)?, mel: None })
     }
 
     /// All tracks.
@@ -94,22 +113,6 @@ impl Catalogue {
             return Err(TrainerError::NoSuchSplit { split: split.to_owned(), known });
         }
         Ok(tracks)
-    }
-
-    /// What identifies a track's audio or features: a BLAKE3 hash.
-    pub(crate) fn digest(&self, track: &Track) -> Result<blake3::Hash> {
-        let mut hasher = blake3::Hasher::new();
-        match (&track.source, &self.mel) {
-            (Source::Mel { row, floor_db }, Some(mel)) => {
-                hasher.update(b"mel").update(&floor_db.to_le_bytes()).update(&mel.row(*row)?);
-            }
-            (Source::Mel { .. }, None) => {}
-            (Source::Audio(path), _) => {
-                let hashed = File::open(path).and_then(|file| hasher.update_reader(file).map(drop));
-                hashed.map_err(|source| TrainerError::Read { path: path.clone(), source })?;
-            }
-        }
-        Ok(hasher.finalize())
     }
 
     /// The voting chunks of a track, as bytes of the feature contract.
@@ -162,8 +165,8 @@ fn mel_rows(path: &Path, mel: &MelFile) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn file_rows(path: &Path) -> Result<Vec<Row>> {
-    let table = Table::read(path, &["file", "genre"])?;
+fn file_rows(path: &Path, genre_column: &str) -> Result<Vec<Row>> {
+    let table = Table::read(path, &["file", genre_column])?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut rows = Vec::new();
     for line in &table.lines {
@@ -176,7 +179,8 @@ fn file_rows(path: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn folder_rows(folder: &Path) -> Result<Vec<Row>> {
+/// The files below a folder, by its subfolders; those in the folder itself are of the genre `own`, or left out.
+fn folder_rows(folder: &Path, own: Option<&str>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let visible =
         |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
@@ -186,13 +190,12 @@ fn folder_rows(folder: &Path) -> Result<Vec<Row>> {
             source: error.into(),
         })?;
         let relative = entry.path().strip_prefix(folder).unwrap_or(entry.path());
-        let Some(genre) = relative.components().next().filter(|_| entry.depth() > 1 && entry.file_type().is_file())
-        else {
-            continue;
-        };
+        let subfolder = relative.components().next().filter(|_| entry.depth() > 1);
+        let genre = subfolder.map(|name| name.as_os_str().to_string_lossy()).or(own.map(Into::into));
+        let Some(genre) = genre.filter(|_| entry.file_type().is_file()) else { continue };
         rows.push(Row {
             name: relative.to_string_lossy().into_owned(),
-            genre: genre.as_os_str().to_string_lossy().into_owned(),
+            genre: genre.into_owned(),
             split: None,
             source: Source::Audio(entry.path().to_owned()),
         });
@@ -352,6 +355,22 @@ mod tests {
         let catalogue = Catalogue::open(folder.path(), 0).unwrap();
         let found: Vec<_> = catalogue.tracks().iter().map(|track| (&*track.name, &*track.genre)).collect();
         assert_eq!(found, [("rock/a.mp3", "rock"), ("rock/disc/b.mp3", "rock")]);
+    }
+
+    #[test]
+    fn what_is_no_music_may_lie_in_subfolders_in_none_or_in_a_table() {
+        let kinds = |path: &Path| -> Vec<(String, String)> {
+            let catalogue = Catalogue::open_not_music(path).unwrap();
+            catalogue.tracks().iter().map(|track| (track.name.clone(), track.genre.clone())).collect()
+        };
+        let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
+        let files = folder(&[("sounds/speech/de/a.flac", ""), ("sounds/b.wav", ""), ("empty/.keep", "")]);
+        let found = kinds(&files.path().join("sounds"));
+        assert_eq!(found, [pair("b.wav", "sounds"), pair("speech/de/a.flac", "speech")]);
+        let table = folder(&[("tracks.csv", "file,kind\na.flac,noise\n")]);
+        assert_eq!(kinds(table.path()), [pair("a.flac", "noise")]);
+        let error = Catalogue::open_not_music(&files.path().join("empty")).unwrap_err().to_string();
+        assert!(error.contains("expected a folder of audio that is no music"), "{error}");
     }
 
     #[test]

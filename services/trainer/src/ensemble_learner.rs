@@ -28,13 +28,14 @@ pub struct EnsembleOptions {
     pub members: usize,
     /// The share of inputs of each dense layer that is silenced in training.
     pub dropout: f32,
-    /// What the learning rate is multiplied by for the pretrained convolutions.
-    pub backbone_rate: f64,
+    /// What the learning rate is multiplied by for the pretrained convolutions, member by member and then from the first
+    /// again: members that differ more err less together.
+    pub backbone_rates: Vec<f64>,
 }
 
 impl Default for EnsembleOptions {
     fn default() -> Self {
-        Self { members: 4, dropout: 0.5, backbone_rate: 0.3 }
+        Self { members: 4, dropout: 0.5, backbone_rates: vec![0.1, 0.3, 1.0] }
     }
 }
 
@@ -67,7 +68,7 @@ impl EnsembleLearner {
         let initial = calibrate(start, &names, &front, train, device)?;
         let mut random = source(seed, "initial weights", 0);
         let (mut members, mut parameters, mut frozen) = (Vec::new(), Vec::new(), Vec::new());
-        for member in 0..options.members {
+        for (member, backbone_rate) in (0..options.members).zip(options.backbone_rates.iter().cycle()) {
             let mut tensors = Vec::new();
             for ((name, shape), array) in names.iter().zip(&initial) {
                 let full_name = member_tensor(member, name);
@@ -86,7 +87,7 @@ impl EnsembleLearner {
                 }
                 let variable = Var::from_tensor(&tensor)?;
                 tensors.push(variable.as_tensor().clone());
-                let rate = if name.starts_with("mid.") { options.backbone_rate } else { 1.0 };
+                let rate = if name.starts_with("mid.") { *backbone_rate } else { 1.0 };
                 parameters.push(Parameter { name: full_name, variable, rate, decays: shape.len() > 1 });
             }
             members.push(Member::from_tensors(&tensors)?);

@@ -37,6 +37,15 @@ pub enum TrainerError {
         /// The path.
         path: PathBuf,
     },
+    /// A path holds no files that could be audio without music.
+    #[error(
+        "{} holds no files: expected a folder of audio that is no music, or a CSV file with the columns file,kind",
+        path.display()
+    )]
+    NoFiles {
+        /// The path.
+        path: PathBuf,
+    },
     /// A CSV file is damaged, or a value in it is wrong.
     #[error("{}, line {line}: {what}", path.display())]
     Table {

@@ -5,16 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::Tensor;
-use chorale_model::{Architecture, Backbone, Classifier, DeviceSpec, Head, ModelFolder, POOLED_FEATURES};
+use chorale_model::{Classifier, DeviceSpec, ModelFolder};
 
 use crate::{
-    Catalogue, ChunkReport, ChunkSide, Examples, Progress, Report, Result, Track, TrainerError,
-    cache::PooledCache,
-    catalogue, default_cache_folder, examples,
-    hear::hear,
-    metrics::{self, ScoredTrack},
-    pooled::{PooledTrack, pooled_tracks},
+    Catalogue, ChunkReport, ChunkSide, ChunkedTrack, Examples, NotMusic, Prediction, Progress, Report, Result, Track,
+    TrainerError, UnknownReport, catalogue, examples,
+    hear::{hear, hear_chunks},
+    metrics::ScoredTrack,
 };
 
 /// What to measure, and on what.
@@ -28,10 +25,11 @@ pub struct EvaluateOptions {
     pub split: Option<String>,
     /// Only the tracks named in the column `track` of this CSV file.
     pub tracks: Option<PathBuf>,
+    /// Audio that is no music, to measure how often it is `unknown`: a folder with a subfolder for each kind, or a CSV file
+    /// `file,kind`.
+    pub not_music: Option<PathBuf>,
     /// Where data without splits is split: see [`Catalogue::open`].
     pub seed: u64,
-    /// Where pooled features are kept; none for [`default_cache_folder`].
-    pub cache: Option<PathBuf>,
     /// Where the network runs.
     pub device: DeviceSpec,
 }
@@ -51,21 +49,14 @@ pub fn evaluate(options: &EvaluateOptions, progress: Progress) -> Result<Report>
         Some(list) => listed(tracks, list)?,
         None => tracks,
     };
-    let (scored, skipped) = match model.manifest().network()? {
-        Architecture::Musicnn => {
-            let backbone = Backbone::new(model.weights(), &options.device.open()?)?;
-            let cache = open_cache(options.cache.as_deref(), &model);
-            let pooled = pooled_tracks(&catalogue, &tracks, &backbone, &cache, progress)?;
-            (score(&model, &pooled.tracks)?, pooled.skipped)
-        }
-        Architecture::Ensemble | Architecture::Small | Architecture::SeedCnn => {
-            let loaded = examples::load(&catalogue, &tracks, progress)?;
-            let classifier = Classifier::load(&model, options.device)?;
-            let examples = Examples::new(loaded.tracks, &model.manifest().labels)?;
-            (hear(&classifier, &examples, progress)?, loaded.skipped)
-        }
-    };
-    Ok(Report::new(model.manifest(), options.split.as_deref(), &scored, skipped))
+    let loaded = examples::load(&catalogue, &tracks, progress)?;
+    let classifier = Classifier::load(&model, options.device)?;
+    let scored = hear(&classifier, &Examples::new(loaded.tracks, &model.manifest().labels)?, progress)?;
+    let mut report = Report::new(model.manifest(), options.split.as_deref(), &scored, loaded.skipped);
+    if let Some(not_music) = &options.not_music {
+        report.unknown = Some(measure_unknown(&classifier, not_music, &report.predictions, progress)?);
+    }
+    Ok(report)
 }
 
 /// Measures a model on one side of a split by chunk: the one that training with the same data and seed has made. Splits of
@@ -102,23 +93,26 @@ fn open_model(options: &EvaluateOptions) -> Result<ModelFolder> {
     })
 }
 
-/// The logits of pooled tracks by the head of `model`, computed on the CPU.
-pub(crate) fn score(model: &ModelFolder, tracks: &[PooledTrack<'_>]) -> Result<Vec<ScoredTrack>> {
-    let labels = &model.manifest().labels;
-    let genres = metrics::genre_indices(tracks, labels)?;
-    let cpu = DeviceSpec::Cpu.open()?;
-    let head = Head::new(model.weights(), labels.len(), &cpu)?;
-    let mut logits = Vec::new();
-    for track in tracks {
-        let features = Tensor::from_slice(&track.features, (track.chunks(), POOLED_FEATURES), &cpu)?;
-        logits.extend(head.logits(&features)?.to_vec2::<f32>()?);
-    }
-    Ok(metrics::score(tracks, &genres, logits))
-}
-
-pub(crate) fn open_cache(folder: Option<&Path>, model: &ModelFolder) -> PooledCache {
-    let folder = folder.map_or_else(default_cache_folder, Path::to_owned);
-    PooledCache::new(&folder, &model.weights().backbone_hash(), &model.manifest().feature_id)
+/// How often what is no music is `unknown`, and `music` is.
+pub(crate) fn measure_unknown(
+    classifier: &Classifier,
+    not_music: &Path,
+    music: &[Prediction],
+    progress: Progress,
+) -> Result<UnknownReport> {
+    let catalogue = Catalogue::open_not_music(not_music)?;
+    let tracks: Vec<&Track> = catalogue.tracks().iter().collect();
+    let loaded = examples::load_any(&catalogue, &tracks, progress)?;
+    let manifest = classifier.manifest();
+    let heard = |track: &ChunkedTrack| -> Result<NotMusic> {
+        let logits = hear_chunks(classifier, track)?;
+        // No genre is right, so that it does not matter which one it has.
+        let scored = ScoredTrack { name: track.name.clone(), genre: 0, logits };
+        Ok(NotMusic::heard(&track.genre, &scored, manifest))
+    };
+    let mut files = loaded.tracks.iter().map(heard).collect::<Result<Vec<_>>>()?;
+    files.extend(loaded.silent.iter().map(|track| NotMusic::silent(&track.genre, &track.name)));
+    Ok(UnknownReport::new(manifest.unknown_below, music, files, loaded.skipped))
 }
 
 fn listed<'a>(tracks: Vec<&'a Track>, list: &Path) -> Result<Vec<&'a Track>> {

@@ -2,7 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::{Catalogue, Progress, Result, Skipped, Track, TrainerError};
+use serde::Serialize;
+
+use crate::{Catalogue, Progress, Result, Track, TrainerError};
 
 /// Tracks that are read and decoded at the same time: bounds memory.
 const TRACKS_AT_ONCE: usize = 16;
@@ -99,40 +101,63 @@ impl Examples {
     }
 }
 
+/// A track that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// The track's name.
+    pub track: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// Tracks in memory, and those that could not be used.
-pub(crate) struct LoadedTracks {
+pub(crate) struct LoadedTracks<'a> {
+    /// Tracks with at least one chunk that votes.
     pub(crate) tracks: Vec<ChunkedTrack>,
+    /// Tracks of nothing but silence.
+    pub(crate) silent: Vec<&'a Track>,
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// Reads every track. Audio that cannot be decoded is left out, and reported.
-pub(crate) fn load(catalogue: &Catalogue, tracks: &[&Track], progress: Progress) -> Result<LoadedTracks> {
-    let mut loaded = LoadedTracks { tracks: Vec::new(), skipped: Vec::new() };
-    let bar = progress.bar("chunks", tracks.len());
-    for group in tracks.chunks(TRACKS_AT_ONCE) {
-        let read: Vec<_> = group.par_iter().map(|track| catalogue.chunks(track)).collect();
-        for (track, chunks) in group.iter().zip(read) {
-            let reason = match chunks {
-                Ok(chunks) if chunks.is_empty() => "nothing but silence".to_owned(),
-                Ok(chunks) => {
-                    let (name, genre) = (track.name.clone(), track.genre.clone());
-                    loaded.tracks.push(ChunkedTrack { name, genre, chunks });
-                    bar.inc(1);
-                    continue;
-                }
-                Err(error @ TrainerError::Feature(_)) => error.to_string(),
-                Err(error) => return Err(error),
-            };
-            tracing::warn!(track = track.name, reason, "track left out");
-            loaded.skipped.push(Skipped { track: track.name.clone(), reason });
-            bar.inc(1);
-        }
-    }
-    bar.finish_and_clear();
+/// Reads every track. Audio that cannot be decoded and silence are left out, and reported; at least one track is left.
+pub(crate) fn load<'a>(catalogue: &Catalogue, tracks: &[&'a Track], progress: Progress) -> Result<LoadedTracks<'a>> {
+    let mut loaded = load_any(catalogue, tracks, progress)?;
+    let silent = loaded.silent.drain(..).map(|track| track.name.clone());
+    loaded.skipped.extend(silent.map(|track| Skipped { track, reason: "nothing but silence".to_owned() }));
     match loaded.skipped.first() {
         Some(first) if loaded.tracks.is_empty() => {
             Err(TrainerError::NothingUsable { tracks: tracks.len(), reason: first.reason.clone() })
         }
         _ => Ok(loaded),
     }
+}
+
+/// The same where silence counts, and maybe all there is.
+pub(crate) fn load_any<'a>(
+    catalogue: &Catalogue,
+    tracks: &[&'a Track],
+    progress: Progress,
+) -> Result<LoadedTracks<'a>> {
+    let mut loaded = LoadedTracks { tracks: Vec::new(), silent: Vec::new(), skipped: Vec::new() };
+    let bar = progress.bar("chunks", tracks.len());
+    for group in tracks.chunks(TRACKS_AT_ONCE) {
+        let read: Vec<_> = group.par_iter().map(|track| catalogue.chunks(track)).collect();
+        for (track, chunks) in group.iter().zip(read) {
+            match chunks {
+                Ok(chunks) if chunks.is_empty() => loaded.silent.push(track),
+                Ok(chunks) => {
+                    let (name, genre) = (track.name.clone(), track.genre.clone());
+                    loaded.tracks.push(ChunkedTrack { name, genre, chunks });
+                }
+                Err(error @ TrainerError::Feature(_)) => {
+                    tracing::warn!(track = track.name, %error, "track left out");
+                    loaded.skipped.push(Skipped { track: track.name.clone(), reason: error.to_string() });
+                }
+                Err(error) => return Err(error),
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(loaded)
 }

@@ -17,7 +17,7 @@ pub struct EpochScores {
     pub train_loss: f64,
     /// Share of the chunks of its batches that were told right, with dropout and augmentation.
     pub train_accuracy: f64,
-    /// Mean over the validation tracks of −ln of the mean probability of their genre, if there are any.
+    /// Mean over the validation tracks of −ln of the probability of their genre, if there are any.
     pub valid_loss: Option<f64>,
     /// Share of the validation tracks that were told right, if there are any.
     pub valid_accuracy: Option<f64>,

@@ -1,13 +1,12 @@
 //! From labelled tracks to a model folder, and from a model folder to numbers about it.
 //!
-//! [`train`] fits the head of MusiCNN on the features of its frozen backbone; [`train_network`] trains any [`Trainable`]
-//! network as a whole, from chunks; [`evaluate`] measures a model on labelled tracks. All read the same three layouts (see
+//! [`train_network`] trains any [`Trainable`] network from chunks: an ensemble that starts from pretrained weights, or one
+//! that starts from nothing. [`evaluate`] measures a model on labelled tracks. Both read the same three layouts (see
 //! [`Catalogue::open`]), and cut and quantise chunks with the code that serves them.
 
 mod augment;
 mod backbone;
 mod batches;
-mod cache;
 mod calibration;
 mod card;
 mod catalogue;
@@ -22,7 +21,6 @@ mod error;
 mod evaluate;
 mod examples;
 mod file;
-mod fit;
 mod hear;
 mod history;
 mod labels;
@@ -35,22 +33,19 @@ mod optimizer;
 mod page;
 pub mod pareto;
 mod picture;
-mod pooled;
 mod progress;
-mod recalibrate;
 mod report;
 mod room;
 mod run_state;
 mod schedule;
 mod seed_cnn;
-mod train;
 mod train_network;
+mod unknown;
 mod workers;
 
 pub use augment::{Augment, NoAugmentation};
 pub use backbone::Backbone;
 pub use batches::{Batch, BatchOptions};
-pub use cache::default_cache_folder;
 pub use calibration::{ReliabilityBin, SurestMistake};
 pub use catalogue::{Catalogue, Track};
 pub use checkpoint::{Checkpoint, Identity};
@@ -59,19 +54,17 @@ pub use chunk_split::{CHUNK_SPLIT_LEAKS, ChunkSide, SplitBy};
 pub use ensemble_learner::{EnsembleLearner, EnsembleOptions};
 pub use error::{Result, TrainerError};
 pub use evaluate::{EvaluateOptions, evaluate, evaluate_chunks};
-pub use examples::{ChunkedTrack, Examples};
-pub use fit::FitOptions;
+pub use examples::{ChunkedTrack, Examples, Skipped};
 pub use history::{EpochScores, Goal};
 pub use learn::{Learnt, Run, learn};
 pub use learn_options::LearnOptions;
 pub use learner::{Parameter, Trainable, drop_out};
 pub use metrics::{GenreScores, Prediction, wilson_interval};
 pub use optimizer::{Adam, OptimizerOptions};
-pub use pooled::Skipped;
 pub use progress::Progress;
 pub use report::Report;
 pub use room::Room;
 pub use schedule::{Decline, Schedule};
 pub use seed_cnn::SeedCnnLearner;
-pub use train::{TrainOptions, TrainOutcome, train};
 pub use train_network::{Build, Measured, NetworkOptions, NetworkOutcome, Recipe, train_network};
+pub use unknown::{MUSIC_REJECTED_AT_MOST, NotMusic, UnknownReport, UnknownShare, choose_threshold};

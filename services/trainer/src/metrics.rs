@@ -1,9 +1,7 @@
 //! Counting right and wrong answers.
 
-use chorale_model::probabilities;
+use chorale_model::{log_vote, probabilities, track_probabilities};
 use serde::Serialize;
-
-use crate::{Result, TrainerError, pooled::PooledTrack};
 
 /// 95 % of a normal distribution lie within this many standard deviations.
 const Z_95: f64 = 1.959_963_984_540_054;
@@ -16,11 +14,12 @@ pub struct Prediction {
     pub track: String,
     /// What it is.
     pub genre: String,
-    /// What the model says: the genre with the greatest mean probability.
+    /// What the model says: the genre with the greatest probability.
     pub predicted: String,
-    /// The mean probability of `predicted`.
+    /// The probability of `predicted`.
     pub confidence: f32,
-    /// The mean probability of every genre over the track's chunks, in the order of the model's labels.
+    /// The probability of every genre: the geometric mean over the track's chunks, made to sum to 1. In the order of the
+    /// model's labels.
     pub probabilities: Vec<f32>,
     /// Chunks that voted.
     pub chunks: usize,
@@ -57,47 +56,21 @@ pub(crate) struct ScoredTrack {
 }
 
 impl ScoredTrack {
-    /// The mean of the chunks' probabilities.
-    pub(crate) fn mean_probabilities(&self, temperature: f64) -> Vec<f32> {
+    /// The track's probabilities, as the gateway's vote has them.
+    pub(crate) fn probabilities(&self, temperature: f64) -> Vec<f32> {
         let mut sums = vec![0.0_f64; self.logits.first().map_or(0, Vec::len)];
         for logits in &self.logits {
             for (sum, probability) in sums.iter_mut().zip(probabilities(logits, temperature)) {
-                *sum += f64::from(probability);
+                *sum += log_vote(probability);
             }
         }
-        sums.iter().map(|sum| (sum / self.logits.len() as f64) as f32).collect()
+        track_probabilities(&sums, self.logits.len()).iter().map(|probability| *probability as f32).collect()
     }
 
     /// Chunks whose greatest logit is that of the track's genre.
     pub(crate) fn chunks_right(&self) -> usize {
         self.logits.iter().filter(|logits| greatest(logits) == self.genre).count()
     }
-}
-
-/// Splits the logits `[chunk][label]` of all chunks of `tracks` by track.
-pub(crate) fn score(tracks: &[PooledTrack<'_>], genres: &[usize], logits: Vec<Vec<f32>>) -> Vec<ScoredTrack> {
-    let mut logits = logits.into_iter();
-    (tracks.iter().zip(genres))
-        .map(|(track, genre)| ScoredTrack {
-            name: track.track.name.clone(),
-            genre: *genre,
-            logits: logits.by_ref().take(track.chunks()).collect(),
-        })
-        .collect()
-}
-
-/// The genres of tracks as indices of `labels`.
-pub(crate) fn genre_indices(tracks: &[PooledTrack<'_>], labels: &[String]) -> Result<Vec<usize>> {
-    (tracks.iter())
-        .map(|pooled| {
-            let track = pooled.track;
-            labels.iter().position(|label| *label == track.genre).ok_or_else(|| TrainerError::UnknownGenre {
-                track: track.name.clone(),
-                genre: track.genre.clone(),
-                known: labels.to_vec(),
-            })
-        })
-        .collect()
 }
 
 /// The index of the greatest value, the first among equals.
@@ -111,16 +84,16 @@ pub(crate) fn greatest(values: &[f32]) -> usize {
     best.0
 }
 
-/// Share of tracks whose greatest mean probability is that of their genre.
+/// Share of tracks whose greatest probability is that of their genre.
 pub(crate) fn track_accuracy(tracks: &[ScoredTrack], temperature: f64) -> f64 {
-    let right = tracks.iter().filter(|track| greatest(&track.mean_probabilities(temperature)) == track.genre).count();
+    let right = tracks.iter().filter(|track| greatest(&track.probabilities(temperature)) == track.genre).count();
     right as f64 / tracks.len() as f64
 }
 
-/// The mean over tracks of minus the logarithm of the mean probability of the track's genre.
+/// The mean over tracks of minus the logarithm of the probability of the track's genre.
 pub(crate) fn track_log_loss(tracks: &[ScoredTrack], temperature: f64) -> f64 {
     let loss = |track: &ScoredTrack| {
-        let mean = track.mean_probabilities(temperature);
+        let mean = track.probabilities(temperature);
         -mean.get(track.genre).map_or(0.0, |mean| f64::from(*mean)).max(LEAST_PROBABILITY).ln()
     };
     tracks.iter().map(loss).sum::<f64>() / tracks.len() as f64
@@ -178,7 +151,7 @@ mod tests {
         let tracks = [track(0, &[[3.0, 0.0], [0.0, 0.1], [0.0, 0.1]]), track(1, &[[1.0, 0.0]])];
         assert_eq!(track_accuracy(&tracks, 1.0), 0.5);
         assert_eq!(tracks[0].chunks_right(), 1);
-        assert!((tracks[0].mean_probabilities(1.0).iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert!((tracks[0].probabilities(1.0).iter().sum::<f32>() - 1.0).abs() < 1e-6);
     }
 
     #[test]

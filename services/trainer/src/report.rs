@@ -6,7 +6,7 @@ use chorale_model::{Manifest, SplitMetrics};
 use serde::Serialize;
 
 use crate::{
-    GenreScores, Prediction, ReliabilityBin, Result, Skipped, SurestMistake, calibration,
+    GenreScores, Prediction, ReliabilityBin, Result, Skipped, SurestMistake, UnknownReport, calibration,
     metrics::{self, ScoredTrack},
     page,
 };
@@ -27,13 +27,13 @@ pub struct Report {
     pub tracks: usize,
     /// Their chunks that voted.
     pub chunks: usize,
-    /// Share of tracks whose mean probability is greatest for their genre.
+    /// Share of tracks whose probability is greatest for their genre.
     pub track_accuracy: f64,
     /// The 95 % Wilson interval of `track_accuracy`: low, high.
     pub track_accuracy_interval: [f64; 2],
     /// Share of chunks whose probability is greatest for their genre.
     pub chunk_accuracy: f64,
-    /// Mean over tracks of −ln of the mean probability of their genre.
+    /// Mean over tracks of −ln of the probability of their genre.
     pub log_loss: f64,
     /// The mean F1 of the genres that have tracks.
     pub macro_f1: f64,
@@ -51,6 +51,9 @@ pub struct Report {
     pub predictions: Vec<Prediction>,
     /// Tracks that could not be measured.
     pub skipped: Vec<Skipped>,
+    /// How often the verdict is `unknown`, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<UnknownReport>,
 }
 
 impl Report {
@@ -61,7 +64,7 @@ impl Report {
         let mut predictions = Vec::new();
         let mut right = 0;
         for track in scored {
-            let probabilities = track.mean_probabilities(manifest.temperature);
+            let probabilities = track.probabilities(manifest.temperature);
             let predicted = metrics::greatest(&probabilities);
             right += usize::from(predicted == track.genre);
             if let Some(cell) = confusion.get_mut(track.genre).and_then(|row| row.get_mut(predicted)) {
@@ -100,6 +103,7 @@ impl Report {
             surest_mistakes: calibration::surest_mistakes(&predictions, labels),
             predictions,
             skipped,
+            unknown: None,
         }
     }
 
@@ -169,6 +173,9 @@ impl fmt::Display for Report {
         for skipped in &self.skipped {
             writeln!(f, "  {}: {}", skipped.track, skipped.reason)?;
         }
+        if let Some(unknown) = &self.unknown {
+            write!(f, "\n{unknown}")?;
+        }
         Ok(())
     }
 }
@@ -186,6 +193,7 @@ mod tests {
             feature_id: String::new(),
             architecture: String::new(),
             temperature: 1.0,
+            unknown_below: 0.0,
             metrics: Default::default(),
             provenance: Default::default(),
             licences: Vec::new(),

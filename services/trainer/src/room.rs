@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::Augment;
+use crate::{Augment, augment::normalize};
 
 /// Cosines that a random equaliser is the sum of.
 const EQUALISER_CURVES: usize = 4;
@@ -15,6 +15,8 @@ const EQUALISER_CURVES: usize = 4;
 /// Random equalisers, dynamics, pitch, gaps, band limits and noise floors.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Room {
+    /// How often anything is done.
+    pub share: f64,
     /// The greatest standard deviation of the equaliser, in dB.
     pub equaliser_db: f32,
     /// How much louder or softer contrasts become, as a share.
@@ -34,6 +36,7 @@ pub struct Room {
 impl Default for Room {
     fn default() -> Self {
         Self {
+            share: 0.8,
             equaliser_db: 4.0,
             contrast: 0.15,
             shift_bands: 2,
@@ -47,6 +50,9 @@ impl Default for Room {
 
 impl Augment for Room {
     fn apply(&self, chunk: &mut [f32], random: &mut ChaCha8Rng) {
+        if !random.random_bool(self.share) {
+            return;
+        }
         let contrast = 1.0 + random.random_range(-self.contrast..=self.contrast);
         for (row, gain) in chunk.chunks_exact_mut(CHUNK_FRAMES).zip(self.equaliser(random)) {
             for cell in row {
@@ -116,12 +122,6 @@ impl Room {
     }
 }
 
-/// Makes the loudest cell 0 dB again, and none quieter than the floor.
-fn normalize(chunk: &mut [f32]) {
-    let loudest = chunk.iter().copied().fold(f32::MIN, f32::max);
-    chunk.iter_mut().for_each(|cell| *cell = (*cell - loudest).max(FLOOR_DB));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,7 +133,7 @@ mod tests {
         let original: Vec<f32> = (0..CHUNK_CELLS).map(|cell| -((cell * 31 % 97) as f32) * 0.8).collect();
         for index in 0..200 {
             let mut chunk = original.clone();
-            Room::default().apply(&mut chunk, &mut source(1, "room", index));
+            Room { share: 1.0, ..Room::default() }.apply(&mut chunk, &mut source(1, "room", index));
             assert_eq!(chunk.iter().copied().fold(f32::MIN, f32::max), 0.0, "{index}");
             assert!(chunk.iter().all(|cell| (FLOOR_DB..=0.0).contains(cell)), "{index}");
             assert_ne!(chunk, original);

@@ -14,14 +14,16 @@ use serde_json::Value;
 
 use crate::{
     Augment, CHUNK_SPLIT_LEAKS, Catalogue, Checkpoint, ChunkReport, ChunkSide, EpochScores, Examples, LearnOptions,
-    Progress, Report, Result, Run, Skipped, SplitBy, Trainable, card::Card, chunk_split::genres, curves, examples,
-    hear, labels::labels, learn, metrics,
+    Progress, Report, Result, Run, Skipped, SplitBy, Trainable, TrainerError, card::Card, chunk_split::genres, curves,
+    evaluate::measure_unknown, examples, hear, labels::labels, learn, metrics,
 };
 
 const TRAIN_SPLIT: &str = "train";
 const VALID_SPLIT: &str = "valid";
 /// The picture of how training went, in the model's folder.
 const CURVES_FILE: &str = "curves.svg";
+/// Thresholds are rounded to thousandths.
+const THRESHOLD_STEPS: f64 = 1_000.0;
 
 /// What to train on, and where to put the result.
 #[derive(Clone, Debug)]
@@ -42,14 +44,18 @@ pub struct NetworkOptions {
     pub resume: bool,
     /// What is split: by track, the splits of the data are used; by chunk, they are ignored, and there is no validation.
     pub split_by: SplitBy,
-    /// Audio that is no music, in any layout of [`Catalogue::open`], for which no genre is to be likely.
+    /// Audio that is no music, for which no genre is to be likely: a folder or a CSV file. The threshold of the verdict
+    /// `unknown` is chosen on it and on the validation tracks.
     pub not_music: Option<PathBuf>,
+    /// A model that the same options made: the new one learns from its validation tracks, too, and takes over its
+    /// temperature, its threshold and what was measured.
+    pub refit: Option<PathBuf>,
     /// How to train. Its seed also decides the splits.
     pub learn: LearnOptions,
 }
 
 /// What makes the network, as a function of what it will learn from, the seed and the device.
-pub type Build<'a> = dyn Fn(&Examples, u64, &Device) -> Result<Box<dyn Trainable>> + 'a;
+pub type Build<'a> = dyn Fn(&Examples, u64, &Device) -> Result<Box<dyn Trainable>> + Sync + 'a;
 
 /// A network and what belongs to it.
 pub struct Recipe<'a> {
@@ -88,9 +94,11 @@ pub struct NetworkOutcome {
 #[derive(Clone, Debug)]
 pub enum Measured {
     /// On the validation tracks.
-    Tracks(Report),
+    Tracks(Box<Report>),
     /// On the chunks held out.
     Chunks(ChunkReport),
+    /// Nothing was held out.
+    Nothing,
 }
 
 /// What is learnt from, and what it is measured on.
@@ -108,6 +116,12 @@ struct Data {
 /// be written. A checkpoint that was written stays.
 pub fn train_network(options: &NetworkOptions, recipe: &Recipe<'_>, progress: Progress) -> Result<NetworkOutcome> {
     options.learn.check()?;
+    // Not the pool that everybody shares: see `Workers`.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build()?;
+    pool.install(|| train_here(options, recipe, progress))
+}
+
+fn train_here(options: &NetworkOptions, recipe: &Recipe<'_>, progress: Progress) -> Result<NetworkOutcome> {
     let device = options.device.open()?;
     let data = read(options, progress)?;
     let checkpoint = Checkpoint::new(options.checkpoint.clone().unwrap_or_else(|| beside(&options.out)));
@@ -123,7 +137,7 @@ pub fn train_network(options: &NetworkOptions, recipe: &Recipe<'_>, progress: Pr
         context: recipe.context.clone(),
     };
     let started = Instant::now();
-    let valid = (options.split_by == SplitBy::Track).then_some(&data.held_out);
+    let valid = (options.split_by == SplitBy::Track && options.refit.is_none()).then_some(&data.held_out);
     let learnt = learn(&*learner, recipe.augment, &data.train, valid, &options.learn, &run)?;
     let learn_time = started.elapsed();
     let weights = learner.weights(&learnt.values)?;
@@ -143,9 +157,12 @@ fn read(options: &NetworkOptions, progress: Progress) -> Result<Data> {
         SplitBy::Track => {
             let (train, valid) = (catalogue.split(TRAIN_SPLIT)?, catalogue.split(VALID_SPLIT)?);
             let wanted = train.iter().map(|track| track.genre.clone()).collect();
-            let (train, mut valid) =
+            let (mut train, mut valid) =
                 (examples::load(&catalogue, &train, progress)?, examples::load(&catalogue, &valid, progress)?);
-            valid.skipped.extend(train.skipped);
+            valid.skipped.append(&mut train.skipped);
+            if options.refit.is_some() {
+                train.tracks.extend(valid.tracks.iter().cloned());
+            }
             (train.tracks, valid.tracks, wanted, valid.skipped)
         }
         SplitBy::Chunk => {
@@ -160,8 +177,9 @@ fn read(options: &NetworkOptions, progress: Progress) -> Result<Data> {
     let not_music = match &options.not_music {
         None => Vec::new(),
         Some(path) => {
-            let catalogue = Catalogue::open(path, seed)?;
-            let tracks = examples::load(&catalogue, &catalogue.tracks().iter().collect::<Vec<_>>(), progress)?.tracks;
+            let catalogue = Catalogue::open_not_music(path)?;
+            let tracks =
+                examples::load_any(&catalogue, &catalogue.tracks().iter().collect::<Vec<_>>(), progress)?.tracks;
             tracks.into_iter().flat_map(|track| track.chunks).collect()
         }
     };
@@ -181,19 +199,10 @@ fn finish(
     weights: Weights,
     progress: Progress,
 ) -> Result<(ModelFolder, Measured)> {
-    let mut provenance = recipe.provenance.clone();
-    provenance.insert("network".to_owned(), origin(options, data));
-    let manifest = Manifest {
-        name: options.name.clone(),
-        version: String::new(),
-        labels: data.labels.clone(),
-        feature_id: feature_id().to_owned(),
-        architecture: recipe.architecture.name().to_owned(),
-        temperature: 1.0,
-        metrics: BTreeMap::new(),
-        provenance,
-        licences: recipe.licences.clone(),
-    };
+    let manifest = manifest(options, recipe, data);
+    if let Some(folder) = &options.refit {
+        return refit(&ModelFolder::load(folder)?, manifest, data, weights);
+    }
     let uncalibrated = ModelFolder::new(manifest, weights, String::new())?;
     let classifier = Classifier::load(&uncalibrated, options.device)?;
     let scored = hear::hear(&classifier, &data.held_out, progress)?;
@@ -206,18 +215,74 @@ fn finish(
         return Ok((ModelFolder::new(manifest, uncalibrated.weights().clone(), card)?, Measured::Chunks(report)));
     }
     manifest.temperature = metrics::fit_temperature(&scored);
-    let calibrated = ModelFolder::new(manifest, uncalibrated.weights().clone(), String::new())?;
+    let report = |manifest: &Manifest| Report::new(manifest, Some(VALID_SPLIT), &scored, data.skipped.clone());
+    let mut calibrated = ModelFolder::new(manifest, uncalibrated.weights().clone(), String::new())?;
+    if let Some(not_music) = &options.not_music {
+        let classifier = Classifier::load(&calibrated, options.device)?;
+        let music = report(calibrated.manifest()).predictions;
+        let unknown = measure_unknown(&classifier, not_music, &music, progress)?;
+        let unknown_below = (unknown.best_threshold * THRESHOLD_STEPS).round() / THRESHOLD_STEPS;
+        let manifest = Manifest { unknown_below, ..calibrated.manifest().clone() };
+        calibrated = ModelFolder::new(manifest, calibrated.weights().clone(), String::new())?;
+    }
     let mut manifest = calibrated.manifest().clone();
-    let report = Report::new(&manifest, Some(VALID_SPLIT), &scored, data.skipped.clone());
+    let report = report(&manifest);
     manifest.metrics.insert(VALID_SPLIT.to_owned(), report.summary());
     let card = Card { manifest: &manifest, valid: &report }.to_string();
-    Ok((ModelFolder::new(manifest, calibrated.weights().clone(), card)?, Measured::Tracks(report)))
+    Ok((ModelFolder::new(manifest, calibrated.weights().clone(), card)?, Measured::Tracks(Box::new(report))))
+}
+
+/// What is known of a model before it has been measured.
+fn manifest(options: &NetworkOptions, recipe: &Recipe<'_>, data: &Data) -> Manifest {
+    let mut provenance = recipe.provenance.clone();
+    provenance.insert("network".to_owned(), origin(options, data));
+    Manifest {
+        name: options.name.clone(),
+        version: String::new(),
+        labels: data.labels.clone(),
+        feature_id: feature_id().to_owned(),
+        architecture: recipe.architecture.name().to_owned(),
+        temperature: 1.0,
+        unknown_below: 0.0,
+        metrics: BTreeMap::new(),
+        provenance,
+        licences: recipe.licences.clone(),
+    }
+}
+
+/// A model that has learnt from the validation tracks as well. Nothing is left to measure it on, so that what was measured
+/// of `model` is said of it.
+fn refit(model: &ModelFolder, manifest: Manifest, data: &Data, weights: Weights) -> Result<(ModelFolder, Measured)> {
+    let known = model.manifest();
+    if (&known.labels, &known.architecture) != (&manifest.labels, &manifest.architecture) {
+        return Err(TrainerError::Option {
+            option: "refit",
+            expected: "a model of the same architecture and labels",
+            found: format!("{} for {}", known.architecture, known.labels.join(", ")),
+        });
+    }
+    let mut manifest = Manifest {
+        temperature: known.temperature,
+        unknown_below: known.unknown_below,
+        metrics: known.metrics.clone(),
+        ..manifest
+    };
+    let measured = format!(
+        "the temperature, the threshold and the numbers of `{VALID_SPLIT}` are those of version {}, which the same options \
+         made without the {} validation tracks",
+        known.version,
+        data.held_out.tracks().len()
+    );
+    manifest.provenance.insert("measured".to_owned(), measured);
+    let model = ModelFolder::new(manifest, weights, model.card().to_owned())?;
+    Ok((model, Measured::Nothing))
 }
 
 fn origin(options: &NetworkOptions, data: &Data) -> String {
     let name = options.data.file_name().unwrap_or_default().to_string_lossy();
     let (chunks, learn) = (data.train.chunk_count(), &options.learn);
     let held_out = match options.split_by {
+        SplitBy::Track if options.refit.is_some() => "stopped by nothing".to_owned(),
         SplitBy::Track => format!("stopped by {} other tracks", data.held_out.tracks().len()),
         SplitBy::Chunk => format!("{} other chunks were held out. {CHUNK_SPLIT_LEAKS}", data.held_out.chunk_count()),
     };

@@ -49,6 +49,7 @@ fn options(place: &Path) -> NetworkOptions {
         resume: false,
         split_by: SplitBy::Track,
         not_music: None,
+        refit: None,
         learn,
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{fmt::Write, fs, path::Path};
 
-use chorale_model::{ModelFolder, contract::MEL_BANDS};
+use chorale_model::{Manifest, ModelFolder, contract::MEL_BANDS};
 use chorale_trainer::{
     EvaluateOptions, FitOptions, Progress, TrainOptions, TrainOutcome, TrainerError, evaluate, train,
 };
@@ -132,10 +132,54 @@ fn audio_that_cannot_be_decoded_is_left_out_and_reported() {
     assert_eq!(skipped, ["jazz/notes.txt", "rock/notes.txt"]);
 }
 
+#[test]
+fn what_is_no_music_is_measured_by_kind() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let not_music = place.path().join("not music");
+    for (path, bytes) in [
+        (data.join("jazz/a.wav"), tone(440.0)),
+        (not_music.join("tones/a.wav"), tone(2_000.0)),
+        (not_music.join("tones/b.txt"), b"a line of text".to_vec()),
+        (not_music.join("silence/a.wav"), sine(440.0, 0.0)),
+    ] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let embedded = ModelFolder::embedded().unwrap();
+    let measure = |unknown_below: f64| {
+        let manifest = Manifest { unknown_below, ..embedded.manifest().clone() };
+        let folder = place.path().join(format!("model {unknown_below}"));
+        ModelFolder::new(manifest, embedded.weights().clone(), String::new()).unwrap().save(&folder).unwrap();
+        let options = EvaluateOptions {
+            model: Some(folder),
+            data: data.clone(),
+            not_music: Some(not_music.clone()),
+            cache: Some(place.path().join("cache")),
+            ..EvaluateOptions::default()
+        };
+        evaluate(&options, Progress::Hidden).unwrap().unknown.unwrap()
+    };
+    let never = measure(0.0);
+    assert_eq!((never.music.share, never.kinds["tones"].share), (Some(0.0), Some(0.0)));
+    assert_eq!(never.kinds["silence"].share, Some(1.0));
+    assert_eq!(never.files.len(), 2);
+    assert_eq!(never.skipped[0].track, "tones/b.txt");
+    let nearly_always = measure(0.999_999);
+    assert_eq!((nearly_always.music.share, nearly_always.not_music.share), (Some(1.0), Some(1.0)));
+
+    fs::remove_dir_all(not_music.join("tones")).unwrap();
+    assert_eq!(measure(0.0).not_music.share, Some(1.0), "nothing but silence is no error");
+}
+
 /// Three seconds of a sine as a WAV file.
 fn tone(hertz: f32) -> Vec<u8> {
+    sine(hertz, 8_000.0)
+}
+
+fn sine(hertz: f32, level: f32) -> Vec<u8> {
     let samples: Vec<u8> = (0..3 * 22_050)
-        .map(|index| (index as f32 / 22_050.0 * hertz * std::f32::consts::TAU).sin() * 8_000.0)
+        .map(|index| (index as f32 / 22_050.0 * hertz * std::f32::consts::TAU).sin() * level)
         .flat_map(|sample| (sample as i16).to_le_bytes())
         .collect();
     let mut wav = b"RIFF".to_vec();

@@ -1,6 +1,6 @@
 //! `chorale evaluate`: what a model does on labelled tracks.
 
-use chorale_trainer::{EvaluateOptions, Progress, evaluate, evaluate_chunks};
+use chorale_trainer::{EvaluateOptions, Progress, UnknownReport, evaluate, evaluate_chunks};
 
 use crate::{
     cli::{EvaluateArguments, SplitUnit},
@@ -13,8 +13,8 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Exit> {
         data: arguments.data.data.clone(),
         split: arguments.split.clone(),
         tracks: arguments.tracks.clone(),
+        not_music: arguments.not_music.clone(),
         seed: arguments.data.seed,
-        cache: arguments.data.cache.clone(),
         device: arguments.data.device,
     };
     if arguments.split_by == SplitUnit::Chunk {
@@ -26,5 +26,6 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Exit> {
         report.save(folder)?;
     }
     super::print_report(&report, arguments.json)?;
-    Ok(Exit::unless(!report.skipped.is_empty()))
+    let left_out = |unknown: &UnknownReport| !unknown.skipped.is_empty();
+    Ok(Exit::unless(!report.skipped.is_empty() || report.unknown.as_ref().is_some_and(left_out)))
 }

@@ -6,7 +6,6 @@ pub(crate) mod features;
 pub(crate) mod models;
 pub(crate) mod serve;
 pub(crate) mod train;
-pub(crate) mod train_network;
 
 use std::fmt::Display;
 

@@ -1,62 +1,146 @@
-//! `chorale train`: labelled tracks to a model folder.
+//! `chorale train`: labelled tracks to a network that was trained as a whole.
 
-use chorale_trainer::{FitOptions, Progress, TrainOptions, train};
+use std::{collections::BTreeMap, env, process::Command, thread::available_parallelism};
+
+use anyhow::Context;
+use chorale_model::{Architecture, DeviceSpec};
+use chorale_trainer::{
+    Backbone, EnsembleLearner, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NoAugmentation, Progress,
+    Recipe, Room, SeedCnnLearner, train_network,
+};
 
 use crate::{
-    cli::{Network, SplitUnit, TrainArguments},
+    cli::{Network, TrainArguments},
     exit::{Exit, UsageError},
 };
 
+/// How many threads candle shares a product or a sum between. It is read when the process starts.
+const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+
 pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Exit> {
-    if arguments.arch != Network::Musicnn {
-        return super::train_network::run(arguments);
+    if arguments.data.device == DeviceSpec::Cpu && env::var_os(THREADS_VARIABLE).is_none() {
+        start_again_alone()?;
     }
-    let only_networks = arguments.resume || arguments.checkpoint.is_some() || arguments.threads.is_some();
-    if only_networks || arguments.split_by == SplitUnit::Chunk {
-        let text = "--resume, --checkpoint, --threads and --split-by chunk need --arch seed-cnn";
+    let threads = arguments.threads.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
+    let options = NetworkOptions {
+        data: arguments.data.data.clone(),
+        out: arguments.out.clone(),
+        name: model_name(arguments),
+        device: arguments.data.device,
+        threads,
+        checkpoint: arguments.checkpoint.clone(),
+        resume: arguments.resume,
+        split_by: arguments.split_by.into(),
+        not_music: arguments.not_music.clone(),
+        refit: arguments.refit.clone(),
+        learn: learn_options(arguments),
+    };
+    match arguments.arch {
+        Network::Ensemble => train_ensemble(arguments, &options, Architecture::Ensemble),
+        Network::Small => train_ensemble(arguments, &options, Architecture::Small),
+        Network::SeedCnn => train_seed_cnn(arguments, &options),
+    }
+}
+
+/// Becomes the same process with one thread for each product. Training shares the chunks of a batch between threads; if
+/// candle shared every sum of each of them as well, they would mostly wait for each other.
+fn start_again_alone() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let mut process = Command::new(env::current_exe()?);
+        let error = process.args(env::args_os().skip(1)).env(THREADS_VARIABLE, "1").exec();
+        Err(anyhow::Error::new(error).context("cannot start again with one thread for each product"))
+    }
+    #[cfg(not(unix))]
+    Ok(())
+}
+
+fn train_seed_cnn(arguments: &TrainArguments, options: &NetworkOptions) -> anyhow::Result<Exit> {
+    if arguments.backbone.is_some() || arguments.dropout.is_some() || arguments.members.is_some() {
+        let text = "--backbone, --members and --dropout are not for --arch seed-cnn: it starts from nothing, alone, and its \
+                    dropout is fixed";
         return Err(UsageError(text.to_owned()).into());
     }
-    let default = FitOptions::default();
-    let outcome = train(
-        &TrainOptions {
-            data: arguments.data.data.clone(),
-            out: arguments.out.clone(),
-            name: model_name(arguments),
-            backbone: arguments.backbone.clone(),
-            cache: arguments.data.cache.clone(),
-            device: arguments.data.device,
-            fit: FitOptions {
-                epochs: arguments.epochs.unwrap_or(default.epochs),
-                batch: arguments.batch.unwrap_or(default.batch),
-                learning_rate: arguments.learning_rate.unwrap_or(default.learning_rate),
-                weight_decay: arguments.weight_decay.unwrap_or(default.weight_decay),
-                dropout: arguments.dropout.unwrap_or(default.dropout),
-                label_smoothing: arguments.label_smoothing.unwrap_or(default.label_smoothing),
-                patience: arguments.patience.unwrap_or(default.patience),
-                seed: arguments.data.seed,
-                ..default
-            },
+    let recipe = Recipe {
+        architecture: Architecture::SeedCnn,
+        build: &|train, seed, device| Ok(Box::new(SeedCnnLearner::new(train.labels(), seed, device)?)),
+        augment: &NoAugmentation,
+        context: serde_json::Value::Null,
+        provenance: BTreeMap::new(),
+        licences: Vec::new(),
+    };
+    train_recipe(arguments, options, &recipe)
+}
+
+fn train_ensemble(
+    arguments: &TrainArguments,
+    options: &NetworkOptions,
+    architecture: Architecture,
+) -> anyhow::Result<Exit> {
+    let shape = architecture.ensemble().context("not an ensemble")?;
+    let start = match &arguments.backbone {
+        Some(path) => Backbone::read(path, shape)?,
+        None => Backbone::embedded(architecture)?,
+    };
+    let default = EnsembleOptions::default();
+    let members = if architecture == Architecture::Small { 1 } else { default.members };
+    let ensemble = EnsembleOptions {
+        members: arguments.members.map_or(members, usize::from),
+        dropout: arguments.dropout.unwrap_or(default.dropout),
+        ..default
+    };
+    let room = Room::default();
+    let recipe = Recipe {
+        architecture,
+        build: &|train, seed, device| {
+            Ok(Box::new(EnsembleLearner::new(&start.start, shape, &ensemble, train, seed, device)?))
         },
-        Progress::Terminal,
-    )?;
+        augment: &room,
+        context: serde_json::json!({ "ensemble": ensemble, "room": room, "backbone": start.digest }),
+        provenance: BTreeMap::from([("backbone".to_owned(), start.origin.clone())]),
+        licences: start.licences.clone(),
+    };
+    train_recipe(arguments, options, &recipe)
+}
+
+fn train_recipe(arguments: &TrainArguments, options: &NetworkOptions, recipe: &Recipe<'_>) -> anyhow::Result<Exit> {
+    let outcome = train_network(options, recipe, Progress::Terminal)?;
     super::report_skipped(&outcome.skipped);
-    super::print_report(&outcome.valid, arguments.json)?;
+    match &outcome.measured {
+        Measured::Tracks(report) => super::print_report(report, arguments.json)?,
+        Measured::Nothing => {}
+        Measured::Chunks(report) => super::print_report(report, arguments.json)?,
+    }
     let manifest = outcome.model.manifest();
     anstream::eprintln!(
-        "\n{} {} written to {} (epoch {} of {}; features {:.0} s, fit {:.0} s)",
+        "\n{} {} written to {} (epoch {} of {}; {:.0} s)",
         manifest.name,
         manifest.version,
         arguments.out.display(),
         outcome.best_epoch,
-        outcome.epochs,
-        outcome.feature_time.as_secs_f64(),
-        outcome.fit_time.as_secs_f64(),
+        outcome.history.len(),
+        outcome.learn_time.as_secs_f64(),
     );
     Ok(Exit::unless(!outcome.skipped.is_empty()))
 }
 
+fn learn_options(arguments: &TrainArguments) -> LearnOptions {
+    let mut learn = match arguments.arch {
+        Network::Ensemble | Network::Small => LearnOptions::ensemble(arguments.data.seed),
+        Network::SeedCnn => LearnOptions::seed_cnn(arguments.data.seed),
+    };
+    learn.epochs = arguments.epochs.unwrap_or(learn.epochs);
+    learn.batches.batch = arguments.batch.unwrap_or(learn.batches.batch);
+    learn.batches.label_smoothing = arguments.label_smoothing.unwrap_or(learn.batches.label_smoothing);
+    learn.schedule.learning_rate = arguments.learning_rate.unwrap_or(learn.schedule.learning_rate);
+    learn.optimizer.weight_decay = arguments.weight_decay.unwrap_or(learn.optimizer.weight_decay);
+    learn.patience = arguments.patience.unwrap_or(learn.patience);
+    learn
+}
+
 /// What the model is to be called.
-pub(crate) fn model_name(arguments: &TrainArguments) -> String {
+fn model_name(arguments: &TrainArguments) -> String {
     let folder_name = || arguments.out.file_name().unwrap_or_default().to_string_lossy().into_owned();
     arguments.name.clone().unwrap_or_else(folder_name)
 }
