@@ -14,7 +14,6 @@ const TOLERATED: usize = 2;
 fn real_audio_is_classified_as_well_as_its_spectrograms() {
     let Some(data) = fixtures::shared_data() else { return };
     let (audio, mel) = (data.join("gtzan-audio"), data.join("gtzan-mel"));
-    let scratch = tempfile::tempdir().unwrap();
 
     let mut paths: Vec<PathBuf> = fs::read_dir(&audio).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -39,8 +38,6 @@ fn real_audio_is_classified_as_well_as_its_spectrograms() {
         mel.as_os_str(),
         "--tracks".as_ref(),
         audio.join("tracks.csv").as_os_str(),
-        "--cache".as_ref(),
-        scratch.path().as_os_str(),
     ])
     .expect_code(0);
     let report: Value = serde_json::from_str(&evaluate.stdout).unwrap();

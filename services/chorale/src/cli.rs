@@ -94,8 +94,8 @@ pub(crate) struct ClassifyArguments {
 /// Which model, and on what.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelFlags {
-    /// Folder of the model to use instead of the embedded one
-    #[arg(long, value_name = "DIR")]
+    /// Model to use: `default` or `small`, which are embedded, or a folder [default: default]
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// Where to compute: cpu, or cuda:0 (comma-separated for several; one worker each) [default: cpu]
     #[arg(long = "device", value_name = "DEVICE", value_delimiter = ',')]
@@ -221,8 +221,8 @@ pub(crate) enum CellType {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArguments {
-    /// Model folders [default: the model that is embedded in this binary]
-    #[arg(value_name = "DIR")]
+    /// Models: `default` or `small`, which are embedded in this binary, or folders [default: default]
+    #[arg(value_name = "MODEL")]
     pub(crate) folders: Vec<PathBuf>,
     /// Print the whole of model.json as one line
     #[arg(long)]
@@ -344,8 +344,8 @@ pub(crate) struct TrainArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArguments {
-    /// Folder of the model to measure [default: the embedded model]
-    #[arg(long, value_name = "DIR")]
+    /// Model to measure: `default` or `small`, which are embedded, or a folder [default: default]
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataFlags,

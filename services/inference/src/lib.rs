@@ -52,12 +52,9 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
     let server = BoundServer::bind("inference", config.listen)?;
 
     let folder = config.model.clone();
-    let folder = tokio::task::spawn_blocking(move || match folder {
-        Some(path) => ModelFolder::load(&path),
-        None => ModelFolder::embedded(),
-    })
-    .await
-    .map_err(InferenceError::LoadStopped)??;
+    let folder = tokio::task::spawn_blocking(move || ModelFolder::open(folder.as_deref()))
+        .await
+        .map_err(InferenceError::LoadStopped)??;
     let folder = Arc::new(folder);
     let manifest = folder.manifest().clone();
 

@@ -19,14 +19,34 @@ pub struct EnsembleStart {
     pub channels: usize,
     /// The first twelve tensors of a [`Member`](crate::Member): its layers in the middle.
     pub mid: Vec<Array>,
-    /// What BatchNorm makes of a pooled feature of mean 0 and variance 1: times the first, plus the second.
-    pub pool_norm: [Vec<f32>; 2],
+    /// What BatchNorm makes of the pooled features.
+    pub pool_norm: Norm,
     /// The dense layer's weight, `[EMBEDDING_FEATURES, pooled features]`, for pooled features after BatchNorm.
     pub dense_weight: Array,
     /// Its bias.
     pub dense_bias: Array,
-    /// As `pool_norm`, for the dense layer's answer.
-    pub dense_norm: [Vec<f32>; 2],
+    /// What BatchNorm makes of the dense layer's answer.
+    pub dense_norm: Norm,
+}
+
+/// A normalisation of features.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Norm {
+    /// Feature by feature, the standard deviation and the mean that come out, whatever goes in. MusiCNN has learnt which
+    /// features matter by how large it makes them.
+    Outcome {
+        /// Standard deviations.
+        gain: Vec<f32>,
+        /// Means.
+        offset: Vec<f32>,
+    },
+    /// `x · scale + shift`, feature by feature.
+    Affine {
+        /// What features are multiplied by.
+        scale: Vec<f32>,
+        /// What is added.
+        shift: Vec<f32>,
+    },
 }
 
 impl EnsembleStart {
@@ -47,16 +67,18 @@ impl EnsembleStart {
             Ok(weights.get(&member_tensor(0, wanted), shape.unwrap_or_default())?.clone())
         };
         let mid = tensors.iter().filter(|(name, _)| name.starts_with("mid.")).map(|(name, _)| tensor(name));
-        let dense_weight = tensor("dense.weight")?;
-        let neutral = |features: usize| [vec![1.0; features], vec![0.0; features]];
+        let values = |wanted: &str| Ok::<_, crate::ModelError>(tensor(wanted)?.values().to_vec());
+        let norm = |name: &str| -> Result<Norm> {
+            Ok(Norm::Affine { scale: values(&format!("{name}.scale"))?, shift: values(&format!("{name}.shift"))? })
+        };
         Ok(Self {
             front,
             channels,
             mid: mid.collect::<Result<_>>()?,
-            pool_norm: neutral(dense_weight.shape().last().copied().unwrap_or(0)),
-            dense_weight,
+            pool_norm: norm("pool")?,
+            dense_weight: tensor("dense.weight")?,
             dense_bias: tensor("dense.bias")?,
-            dense_norm: neutral(EMBEDDING_FEATURES),
+            dense_norm: norm("dense_norm")?,
         })
     }
 
@@ -104,16 +126,16 @@ impl EnsembleStart {
             front,
             channels: live.len(),
             mid,
-            pool_norm: [
-                select(values("pool_norm.weight", POOLED_FEATURES)?),
-                select(values("pool_norm.bias", POOLED_FEATURES)?),
-            ],
+            pool_norm: Norm::Outcome {
+                gain: select(values("pool_norm.weight", POOLED_FEATURES)?),
+                offset: select(values("pool_norm.bias", POOLED_FEATURES)?),
+            },
             dense_weight: Array::new(&[EMBEDDING_FEATURES, features.len()], dense)?,
             dense_bias: original.get("dense.bias", &[EMBEDDING_FEATURES])?.clone(),
-            dense_norm: [
-                values("dense_norm.weight", EMBEDDING_FEATURES)?.to_vec(),
-                values("dense_norm.bias", EMBEDDING_FEATURES)?.to_vec(),
-            ],
+            dense_norm: Norm::Outcome {
+                gain: values("dense_norm.weight", EMBEDDING_FEATURES)?.to_vec(),
+                offset: values("dense_norm.bias", EMBEDDING_FEATURES)?.to_vec(),
+            },
         })
     }
 }
@@ -165,4 +187,97 @@ fn columns_first(kernels: &Array, taps: usize, live: Option<&[usize]>, constants
     }
     let inputs = kept.len() + usize::from(live.is_some());
     Array::new(&[MID_CHANNELS, inputs, 1, taps], values)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::{
+        Architecture, EnsembleFront, architecture::original_tensors, contract::CHUNK_CELLS, import::tests::adapter,
+    };
+
+    /// Made-up weights of MusiCNN whose every third front filter has a kernel of `rest` of its strength.
+    fn safetensors(rest: f32) -> Vec<u8> {
+        let mut weights = Weights::default();
+        let mut state = 7_u64;
+        for (name, shape) in original_tensors(50) {
+            let width = shape.iter().skip(1).product::<usize>();
+            let values = (0..shape.iter().product::<usize>()).map(|cell| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let value = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
+                let kernel = name.starts_with("front.") && name.ends_with("conv.weight");
+                match name.rsplit('.').next() {
+                    Some("running_var") => value.abs() + 0.5,
+                    Some("weight") if width > 1 => {
+                        let strength = if kernel && (cell / width) % 3 == 0 { rest } else { 1.0 };
+                        strength * value / (width as f32).sqrt()
+                    }
+                    _ => value,
+                }
+            });
+            let values = values.collect();
+            weights.insert(&name, Array::new(&shape, values).unwrap());
+        }
+        weights.to_safetensors(("made", "up".to_owned())).unwrap()
+    }
+
+    fn start(rest: f32, architecture: Architecture) -> EnsembleStart {
+        EnsembleStart::import(&safetensors(rest), &adapter(), architecture.ensemble().unwrap()).unwrap()
+    }
+
+    /// What the layers in the middle make of a chunk: the maxima and means of their channels.
+    fn middle(start: &EnsembleStart, architecture: Architecture) -> Vec<f32> {
+        let shape = architecture.ensemble().unwrap();
+        let device = Device::Cpu;
+        let tensors = Member::tensors(shape, start.channels, 2);
+        let tensors: Vec<Tensor> = (tensors.iter().enumerate())
+            .map(|(index, (_, shape))| match start.mid.get(index) {
+                Some(array) => Tensor::from_slice(array.values(), array.shape(), &device).unwrap(),
+                None => Tensor::zeros(shape.as_slice(), candle_core::DType::F32, &device).unwrap(),
+            })
+            .collect();
+        let cells: Vec<f32> = (0..CHUNK_CELLS).map(|cell| -((cell * 31 % 79) as f32)).collect();
+        let chunk = Tensor::from_vec(cells, (1, 128, 96), &device).unwrap();
+        let channels = EnsembleFront::new(&start.front, shape, &device).unwrap().hear(&chunk).unwrap();
+        let pooled = Member::from_tensors(&tensors).unwrap().pooled(&channels).unwrap();
+        let features = pooled.squeeze(0).unwrap().to_vec1::<f32>().unwrap();
+        let half = features.len() / 2;
+        [&features[start.channels..half], &features[half + start.channels..]].concat()
+    }
+
+    #[test]
+    fn what_constant_filters_said_is_still_heard_without_them() {
+        for architecture in [Architecture::Ensemble, Architecture::Small] {
+            let (all, pruned) = (start(1e-4, architecture), start(0.0, architecture));
+            assert_eq!((all.channels, pruned.channels), (561, 561 - 187));
+            let (all, pruned) = (middle(&all, architecture), middle(&pruned, architecture));
+            assert_eq!((all.len(), pruned.len()), (384, 384));
+            for (all, pruned) in all.iter().zip(&pruned) {
+                assert!((all - pruned).abs() < 2e-2 * all.abs().max(1.0), "{all} {pruned}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_nothing_but_constants_keeps_one_filter() {
+        let mut weights = original_musicnn(&safetensors(1.0)).unwrap();
+        let name = "front.temporal_long.conv.weight";
+        weights.insert(name, Array::new(&[51, 1, 128, 1], vec![0.0; 51 * 128]).unwrap());
+        let bytes = weights.to_safetensors(("made", "up".to_owned())).unwrap();
+        let shape = Architecture::Ensemble.ensemble().unwrap();
+        let start = EnsembleStart::import(&bytes, &adapter(), shape).unwrap();
+        assert_eq!(start.front.length("front.temporal_long.conv.bias").unwrap(), 1);
+        assert_eq!(start.channels, 561 - 50);
+    }
+
+    #[test]
+    fn another_file_is_an_error() {
+        let shape = Architecture::Ensemble.ensemble().unwrap();
+        let bytes = Weights::default().to_safetensors(("made", "up".to_owned())).unwrap();
+        assert!(EnsembleStart::import(&bytes, &adapter(), shape).is_err());
+        let small = ModelFolder::embedded_small().unwrap();
+        assert!(EnsembleStart::of_model(&small, shape).is_err());
+    }
 }

@@ -65,6 +65,21 @@ impl ModelFolder {
         )
     }
 
+    /// The model of this name: a folder, or `default` or `small` for those that are part of this library. No name is the
+    /// default model.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::load`].
+    pub fn open(name: Option<&Path>) -> Result<Self> {
+        match name {
+            None => Self::embedded(),
+            Some(path) if path.exists() => Self::load(path),
+            Some(path) if path == Path::new("default") => Self::embedded(),
+            Some(path) if path == Path::new("small") => Self::embedded_small(),
+            Some(path) => Self::load(path),
+        }
+    }
+
     /// Reads a model folder. A folder without `CARD.md` is a model without a card.
     ///
     /// # Errors
@@ -227,7 +242,7 @@ mod tests {
         let (manifest, weights) = embedded_files();
         for (field, value, expected) in [
             ("feature_id", serde_json::json!("0123456789ab"), "feature_id: expected"),
-            ("architecture", serde_json::json!("vgg"), "architecture: expected `musicnn-24fps`"),
+            ("architecture", serde_json::json!("vgg"), "architecture: expected `musicnn-ensemble` or"),
             ("temperature", serde_json::json!(0.0), "temperature: expected 0.01 to 100, found 0"),
             ("temperature", serde_json::json!(7.25), "metadata of the weights: expected"),
             ("unknown_below", serde_json::json!(1.0), "unknown_below: expected 0 to below 1, found 1"),

@@ -147,7 +147,7 @@ pub(crate) fn resample(kernels: &Array, time: TimeKernel) -> Result<Array> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::architecture::{TEMPORAL, TIMBRAL};
 
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    fn adapter() -> Adapter {
+    pub(crate) fn adapter() -> Adapter {
         let scale =
             |n_mels, fmax, sample_rate, n_fft| MelScale { n_mels, fmin: 0.0, fmax, sample_rate, n_fft, hop: None };
         Adapter {

@@ -38,7 +38,7 @@ pub use classifier::{Classifier, probabilities};
 pub use convolution::convolve;
 pub use device::DeviceSpec;
 pub use ensemble::{Ensemble, EnsembleFront, FROZEN_TENSORS, Member, mean_logits, member_tensor};
-pub use ensemble_start::EnsembleStart;
+pub use ensemble_start::{EnsembleStart, Norm};
 pub use error::{ModelError, Result};
 pub use folder::{CARD_FILE, MANIFEST_FILE, ModelFolder, WEIGHTS_FILE};
 pub use import::Adapter;

@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_chunk_moves_on_into_the_next_one() {
-        let track = |band: usize, frame: usize| -((band * 13 + frame * 29) % 61) as f32 - (frame / 40) as f32 * 3.0;
+        let track = |band: usize, frame: usize| -(((band * 13 + frame * 29) % 61) as f32) - (frame / 40) as f32 * 3.0;
         let cut = |first: usize| {
             let cell = |cell: usize| track(cell / CHUNK_FRAMES, first + cell % CHUNK_FRAMES);
             let mut cells: Vec<f32> = (0..CHUNK_CELLS).map(cell).collect();

@@ -9,10 +9,32 @@ use crate::Report;
 /// How many kinds of mistake the card tells.
 const CONFUSIONS: usize = 6;
 
+const ORIGIN_HEADING: &str = "## What it was made from\n\n";
+const RESULTS_HEADING: &str = "\n## What it does\n";
+
 /// The page about a model that was validated with `valid`.
 pub(crate) struct Card<'a> {
     pub(crate) manifest: &'a Manifest,
+    /// Multiplications with an addition that a chunk takes.
+    pub(crate) multiply_accumulates: u64,
     pub(crate) valid: &'a Report,
+}
+
+/// The card of the model `measured`, for the one of `manifest` that has its numbers but was made otherwise.
+pub(crate) fn inherit(card: &str, measured: &Manifest, manifest: &Manifest) -> String {
+    let version = |manifest: &Manifest| format!("| version | `{}`", manifest.version);
+    let card = card.replace(&version(measured), &version(manifest));
+    match (card.split_once(ORIGIN_HEADING), card.split_once(RESULTS_HEADING)) {
+        (Some((before, _)), Some((_, after))) => {
+            format!("{before}{ORIGIN_HEADING}{}{RESULTS_HEADING}{after}", origins(manifest))
+        }
+        _ => card,
+    }
+}
+
+/// A line for every part.
+fn origins(manifest: &Manifest) -> String {
+    manifest.provenance.iter().map(|(part, origin)| format!("- **{part}**: {origin}.\n")).collect()
 }
 
 impl Display for Card<'_> {
@@ -22,7 +44,7 @@ impl Display for Card<'_> {
         writeln!(
             f,
             "Tells which of {} genres a piece of music is: {}. It hears four seconds at a time; the answer for a track is \
-             the mean of the probabilities of its chunks.\n",
+             the geometric mean of the probabilities of its chunks.\n",
             manifest.labels.len(),
             manifest.labels.join(", ")
         )?;
@@ -30,18 +52,15 @@ impl Display for Card<'_> {
         writeln!(f, "| version | `{}`, from the hash of `model.safetensors` |", manifest.version)?;
         writeln!(f, "| architecture | `{}` |", manifest.architecture)?;
         writeln!(f, "| feature contract | `{}` |", manifest.feature_id)?;
+        let millions = self.multiply_accumulates as f64 / 1e6;
+        writeln!(f, "| cost | {millions:.1} M multiply-accumulates a chunk |")?;
         writeln!(f, "| temperature | {}, fitted on the `valid` split |", manifest.temperature)?;
         if manifest.unknown_below > 0.0 {
-            writeln!(f, "| unknown below | {} |", manifest.unknown_below)?;
+            writeln!(f, "| `unknown` below | {} |", manifest.unknown_below)?;
         }
         writeln!(f)?;
 
-        writeln!(f, "## What it was made from\n")?;
-        for (part, origin) in &manifest.provenance {
-            writeln!(f, "- **{part}**: {origin}.")?;
-        }
-
-        writeln!(f, "\n## What it does\n")?;
+        writeln!(f, "{ORIGIN_HEADING}{}{RESULTS_HEADING}", origins(manifest))?;
         writeln!(f, "| split | tracks | track accuracy | 95 % interval | chunk accuracy |\n|---|---|---|---|---|")?;
         for (split, metrics) in &manifest.metrics {
             let [low, high] = metrics.track_accuracy_interval.map(|share| share * 100.0);
@@ -60,6 +79,12 @@ impl Display for Card<'_> {
              model: judge it on tracks that had no say.\n"
         )?;
 
+        writeln!(
+            f,
+            "On `valid`, the log loss is {:.3} and the expected calibration error {:.1} %.\n",
+            valid.log_loss,
+            valid.expected_calibration_error * 100.0
+        )?;
         writeln!(f, "| genre | precision | recall | F1 | tracks |\n|---|---|---|---|---|")?;
         for genre in &valid.genres {
             let [precision, recall, f1] = [genre.precision, genre.recall, genre.f1]

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor, Var};
 use chorale_model::{
-    Array, EMBEDDING_FEATURES, EnsembleFront, EnsembleShape, EnsembleStart, FROZEN_TENSORS, Member, Weights,
+    Array, EMBEDDING_FEATURES, EnsembleFront, EnsembleShape, EnsembleStart, FROZEN_TENSORS, Member, Norm, Weights,
     contract::{CHUNK_FRAMES, MEL_BANDS, dequantize},
     mean_logits, member_tensor,
 };
@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{Examples, Parameter, Result, Trainable, chance::source, learner::drop_out};
+use crate::{Examples, Parameter, Result, Trainable, TrainerError, chance::source, learner::drop_out};
 
 /// Chunks that the normalisations are fitted to, spread over all of them.
 const CALIBRATION_CHUNKS: usize = 1_536;
@@ -39,6 +39,23 @@ impl Default for EnsembleOptions {
     }
 }
 
+impl EnsembleOptions {
+    /// Checks that every value makes sense.
+    ///
+    /// # Errors
+    /// [`TrainerError::Option`] naming the first one that does not.
+    pub fn check(&self) -> Result<()> {
+        let option = |fits: bool, option, expected, found: String| {
+            if fits { Ok(()) } else { Err(TrainerError::Option { option, expected, found }) }
+        };
+        option((1..=64).contains(&self.members), "members", "1 to 64", self.members.to_string())?;
+        option((0.0..1.0).contains(&self.dropout), "dropout", "0 to below 1", self.dropout.to_string())?;
+        let rates = &self.backbone_rates;
+        let fit = !rates.is_empty() && rates.iter().all(|rate| (0.0..=1.0).contains(rate));
+        option(fit, "backbone rates", "some from 0 to 1", format!("{rates:?}"))
+    }
+}
+
 /// An ensemble with weights that can change. Its front end stays as it is.
 pub struct EnsembleLearner {
     front_weights: Weights,
@@ -51,7 +68,7 @@ pub struct EnsembleLearner {
 
 impl EnsembleLearner {
     /// Members that all start from `start`, each with an output layer of its own by chance, and normalisations that are
-    /// fitted to `train`.
+    /// fitted to `train` where they start from published weights.
     ///
     /// # Errors
     /// Where the device fails.
@@ -144,8 +161,6 @@ fn calibrate(
     train: &Examples,
     device: &Device,
 ) -> Result<Vec<Array>> {
-    let [pool_gain, pool_offset] = &start.pool_norm;
-    let (dense_weight, dense_bias) = absorb(start, pool_gain, pool_offset)?;
     let zeros = |name: &str| {
         let shape = names.iter().find(|(known, _)| *known == name).map(|(_, shape)| shape.clone()).unwrap_or_default();
         Array::new(&shape, vec![0.0; shape.iter().product()])
@@ -154,13 +169,14 @@ fn calibrate(
     let assemble = |pool: [Vec<f32>; 2], hidden: [Vec<f32>; 2]| -> Result<Vec<Array>> {
         let ([pool_scale, pool_shift], [hidden_scale, hidden_shift]) = (pool, hidden);
         let mut arrays = start.mid.clone();
-        arrays.extend([vector(pool_scale)?, vector(pool_shift)?, dense_weight.clone(), dense_bias.clone()]);
+        arrays.extend([vector(pool_scale)?, vector(pool_shift)?, start.dense_weight.clone(), start.dense_bias.clone()]);
         arrays.extend([vector(hidden_scale)?, vector(hidden_shift)?]);
         arrays.extend([zeros("genres.weight")?, zeros("genres.bias")?, zeros("shortcut.weight")?]);
         Ok(arrays)
     };
+    let pooled_features = start.dense_weight.shape().last().copied().unwrap_or(0);
     let same = |features: usize| [vec![1.0; features], vec![0.0; features]];
-    let uncalibrated = assemble(same(pool_gain.len()), same(EMBEDDING_FEATURES))?;
+    let uncalibrated = assemble(same(pooled_features), same(EMBEDDING_FEATURES))?;
     let tensors = uncalibrated.iter().map(|array| to_tensor(array, device)).collect::<Result<Vec<_>>>()?;
     let member = Member::from_tensors(&tensors)?;
 
@@ -172,31 +188,22 @@ fn calibrate(
         Ok(member.pooled(&front.hear(&chunks)?)?.to_vec2()?)
     };
     let pooled = chunks.par_chunks(CALIBRATION_BATCH).map(pooled).collect::<Result<Vec<_>>>()?.concat();
-    let ones = vec![1.0; pool_gain.len()];
-    let pool = normalization(&pooled, &ones, &vec![0.0; pool_gain.len()]);
+    let pool = normalization(&pooled, &start.pool_norm);
     let [scale, shift] = &pool;
     let normalized: Vec<f32> = (pooled.iter().flatten().zip(scale.iter().zip(shift).cycle()))
         .map(|(cell, (scale, shift))| cell * scale + shift)
         .collect();
-    let normalized = Tensor::from_vec(normalized, (pooled.len(), pool_gain.len()), device)?;
+    let normalized = Tensor::from_vec(normalized, (pooled.len(), pooled_features), device)?;
     let hidden = member.hidden(&normalized)?.to_vec2::<f32>()?;
-    let [gain, offset] = &start.dense_norm;
-    assemble(pool.clone(), normalization(&hidden, gain, offset))
+    assemble(pool.clone(), normalization(&hidden, &start.dense_norm))
 }
 
-/// The dense layer for pooled features of mean 0 and variance 1 themselves, not times the gain of their BatchNorm.
-fn absorb(start: &EnsembleStart, gain: &[f32], offset: &[f32]) -> Result<(Array, Array)> {
-    let rows = start.dense_weight.values().chunks_exact(gain.len());
-    let bias = (rows.clone().zip(start.dense_bias.values()))
-        .map(|(row, bias)| bias + row.iter().zip(offset).map(|(weight, offset)| weight * offset).sum::<f32>())
-        .collect();
-    let weight = rows.flat_map(|row| row.iter().zip(gain).map(|(weight, gain)| weight * gain)).collect();
-    Ok((Array::new(start.dense_weight.shape(), weight)?, Array::new(start.dense_bias.shape(), bias)?))
-}
-
-/// Scale and shift that give every column of `rows` the standard deviation `gain` and the mean `offset`. A column that
-/// never changes becomes zero.
-fn normalization(rows: &[Vec<f32>], gain: &[f32], offset: &[f32]) -> [Vec<f32>; 2] {
+/// Scale and shift of a normalisation for the columns of `rows`. A column that never changes becomes its mean.
+fn normalization(rows: &[Vec<f32>], norm: &Norm) -> [Vec<f32>; 2] {
+    let (gain, offset) = match norm {
+        Norm::Affine { scale, shift } => return [scale.clone(), shift.clone()],
+        Norm::Outcome { gain, offset } => (gain, offset),
+    };
     let count = rows.len() as f64;
     let mut sums = vec![(0.0_f64, 0.0_f64); gain.len()];
     for row in rows {
@@ -210,7 +217,7 @@ fn normalization(rows: &[Vec<f32>], gain: &[f32], offset: &[f32]) -> [Vec<f32>; 
         let variance = (squares / count - mean * mean).max(0.0);
         let changes = variance > LEAST_VARIANCE;
         let scale = if changes { f64::from(*gain) / (variance + EPSILON).sqrt() } else { 0.0 };
-        (scale as f32, if changes { offset - (mean * scale) as f32 } else { 0.0 })
+        (scale as f32, offset - (mean * scale) as f32)
     };
     let (scale, shift) = sums.iter().zip(gain.iter().zip(offset)).map(column).unzip();
     [scale, shift]

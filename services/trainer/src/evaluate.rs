@@ -17,7 +17,7 @@ use crate::{
 /// What to measure, and on what.
 #[derive(Clone, Debug, Default)]
 pub struct EvaluateOptions {
-    /// The model's folder; none for the default model.
+    /// The model's name or folder, as for [`ModelFolder::open`]; none for the default model.
     pub model: Option<PathBuf>,
     /// Labelled tracks in any layout of [`Catalogue::open`].
     pub data: PathBuf,
@@ -87,10 +87,7 @@ pub fn evaluate_chunks(options: &EvaluateOptions, progress: Progress) -> Result<
 }
 
 fn open_model(options: &EvaluateOptions) -> Result<ModelFolder> {
-    Ok(match &options.model {
-        Some(folder) => ModelFolder::load(folder)?,
-        None => ModelFolder::embedded()?,
-    })
+    Ok(ModelFolder::open(options.model.as_deref())?)
 }
 
 /// How often what is no music is `unknown`, and `music` is.

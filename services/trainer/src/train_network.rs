@@ -14,8 +14,14 @@ use serde_json::Value;
 
 use crate::{
     Augment, CHUNK_SPLIT_LEAKS, Catalogue, Checkpoint, ChunkReport, ChunkSide, EpochScores, Examples, LearnOptions,
-    Progress, Report, Result, Run, Skipped, SplitBy, Trainable, TrainerError, card::Card, chunk_split::genres, curves,
-    evaluate::measure_unknown, examples, hear, labels::labels, learn, metrics,
+    Progress, Report, Result, Run, Skipped, SplitBy, Trainable, TrainerError,
+    card::{self, Card},
+    chunk_split::genres,
+    curves,
+    evaluate::measure_unknown,
+    examples, hear,
+    labels::labels,
+    learn, metrics,
 };
 
 const TRAIN_SPLIT: &str = "train";
@@ -228,7 +234,8 @@ fn finish(
     let mut manifest = calibrated.manifest().clone();
     let report = report(&manifest);
     manifest.metrics.insert(VALID_SPLIT.to_owned(), report.summary());
-    let card = Card { manifest: &manifest, valid: &report }.to_string();
+    let multiply_accumulates = calibrated.multiply_accumulates()?;
+    let card = Card { manifest: &manifest, multiply_accumulates, valid: &report }.to_string();
     Ok((ModelFolder::new(manifest, calibrated.weights().clone(), card)?, Measured::Tracks(Box::new(report))))
 }
 
@@ -274,8 +281,10 @@ fn refit(model: &ModelFolder, manifest: Manifest, data: &Data, weights: Weights)
         data.held_out.tracks().len()
     );
     manifest.provenance.insert("measured".to_owned(), measured);
-    let model = ModelFolder::new(manifest, weights, model.card().to_owned())?;
-    Ok((model, Measured::Nothing))
+    let refitted = ModelFolder::new(manifest, weights, String::new())?;
+    let manifest = refitted.manifest().clone();
+    let card = card::inherit(model.card(), known, &manifest);
+    Ok((ModelFolder::new(manifest, refitted.weights().clone(), card)?, Measured::Nothing))
 }
 
 fn origin(options: &NetworkOptions, data: &Data) -> String {

@@ -31,8 +31,7 @@ fn write_data(folder: &Path) {
 
 fn measured(place: &Path) -> Report {
     write_data(&place.join("data"));
-    let options =
-        EvaluateOptions { data: place.join("data"), cache: Some(place.join("cache")), ..EvaluateOptions::default() };
+    let options = EvaluateOptions { data: place.join("data"), ..EvaluateOptions::default() };
     evaluate(&options, Progress::Hidden).unwrap()
 }
 

@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
+use std::{fmt::Write, fs, path::Path};
 
-use chorale_model::{Architecture, DeviceSpec, ModelFolder, contract::MEL_BANDS};
+use chorale_model::{DeviceSpec, ModelFolder, contract::MEL_BANDS};
 use chorale_trainer::{
-    CHUNK_SPLIT_LEAKS, ChunkReport, EvaluateOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome,
-    NoAugmentation, Progress, Recipe, Report, Result, SeedCnnLearner, SplitBy, TrainerError, evaluate, evaluate_chunks,
-    train_network,
+    CHUNK_SPLIT_LEAKS, ChunkReport, EvaluateOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress,
+    Report, Result, SplitBy, TrainerError, evaluate, evaluate_chunks, train_seed_cnn,
 };
 
 const FRAMES: usize = 150;
@@ -55,28 +54,20 @@ fn options(place: &Path) -> NetworkOptions {
 }
 
 fn train(options: &NetworkOptions) -> Result<NetworkOutcome> {
-    let recipe = Recipe {
-        architecture: Architecture::SeedCnn,
-        build: &|train, seed, device| Ok(Box::new(SeedCnnLearner::new(train.labels(), seed, device)?)),
-        augment: &NoAugmentation,
-        context: serde_json::Value::Null,
-        provenance: BTreeMap::new(),
-        licences: Vec::new(),
-    };
-    train_network(options, &recipe, Progress::Hidden)
+    train_seed_cnn(options, Progress::Hidden)
 }
 
 fn by_track(outcome: &NetworkOutcome) -> &Report {
     match &outcome.measured {
         Measured::Tracks(report) => report,
-        Measured::Chunks(report) => unreachable!("{report}"),
+        other => unreachable!("{other:?}"),
     }
 }
 
 fn by_chunk(outcome: &NetworkOutcome) -> &ChunkReport {
     match &outcome.measured {
         Measured::Chunks(report) => report,
-        Measured::Tracks(report) => unreachable!("{report}"),
+        other => unreachable!("{other:?}"),
     }
 }
 

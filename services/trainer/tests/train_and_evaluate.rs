@@ -1,12 +1,13 @@
 //! From made-up tracks to a model folder and a report.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{fmt::Write, fs, path::Path};
 
-use chorale_model::{Manifest, ModelFolder, contract::MEL_BANDS};
+use chorale_model::{Architecture, DeviceSpec, Manifest, ModelFolder, contract::MEL_BANDS};
 use chorale_trainer::{
-    EvaluateOptions, FitOptions, Progress, TrainOptions, TrainOutcome, TrainerError, evaluate, train,
+    Backbone, EnsembleOptions, EvaluateOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress,
+    Report, Result, SplitBy, TrainerError, evaluate, train_ensemble,
 };
 
 const FRAMES: usize = 150;
@@ -33,48 +34,68 @@ fn write_data(folder: &Path) {
     fs::write(folder.join("tracks.csv"), table).unwrap();
 }
 
-fn options(place: &Path, out: &str) -> TrainOptions {
-    TrainOptions {
+fn options(place: &Path, out: &str) -> NetworkOptions {
+    let mut learn = LearnOptions::ensemble(1);
+    learn.epochs = 4;
+    learn.batches.batch = 8;
+    NetworkOptions {
         data: place.join("data"),
         out: place.join(out),
         name: "two genres".to_owned(),
-        backbone: None,
-        cache: Some(place.join("cache")),
-        device: chorale_model::DeviceSpec::Cpu,
-        fit: FitOptions { epochs: 20, batch: 8, learning_rate: 1e-3, ..FitOptions::default() },
+        device: DeviceSpec::Cpu,
+        threads: 2,
+        checkpoint: None,
+        resume: false,
+        split_by: SplitBy::Track,
+        not_music: None,
+        refit: None,
+        learn,
     }
 }
 
-fn train_quietly(options: &TrainOptions) -> TrainOutcome {
-    train(options, Progress::Hidden).unwrap()
+/// Goes on from the small embedded model, with two members.
+fn train(options: &NetworkOptions) -> Result<NetworkOutcome> {
+    let start = Backbone::embedded(Architecture::Small)?;
+    let ensemble = EnsembleOptions { members: 2, ..EnsembleOptions::default() };
+    train_ensemble(options, Architecture::Small, &start, &ensemble, Progress::Hidden)
+}
+
+fn report(outcome: &NetworkOutcome) -> &Report {
+    match &outcome.measured {
+        Measured::Tracks(report) => report,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn a_model_is_trained_written_and_measured_the_same_every_time() {
     let place = tempfile::tempdir().unwrap();
     write_data(&place.path().join("data"));
-    let first = train_quietly(&options(place.path(), "first"));
+    let first = train(&options(place.path(), "first")).unwrap();
     assert_eq!(first.model.manifest().labels, ["high", "low"]);
-    assert_eq!((first.train_tracks, first.valid.tracks, first.valid.track_accuracy), (12, 8, 1.0));
+    assert_eq!((report(&first).tracks, report(&first).track_accuracy), (8, 1.0));
     assert_eq!(ModelFolder::load(&place.path().join("first")).unwrap(), first.model);
     assert!(first.model.card().contains(&first.model.manifest().version));
+    assert!(fs::read_to_string(place.path().join("first/curves.svg")).unwrap().contains("</svg>"));
+    assert!(!place.path().join("first.checkpoint").exists(), "the run is over");
 
-    let again = train_quietly(&options(place.path(), "again"));
-    assert_eq!(again.model, first.model, "with features from the cache");
-    let other_seed = FitOptions { seed: 2, ..options(place.path(), "other").fit };
-    let other = train_quietly(&TrainOptions { fit: other_seed, ..options(place.path(), "other") });
-    assert_ne!(other.model.manifest().version, first.model.manifest().version);
+    let again = train(&NetworkOptions { threads: 1, ..options(place.path(), "again") }).unwrap();
+    assert_eq!(again.model, first.model);
+    let mut other = options(place.path(), "other");
+    other.learn.batches.seed = 2;
+    assert_ne!(train(&other).unwrap().model.manifest().version, first.model.manifest().version);
 
     let measure = EvaluateOptions {
         model: Some(place.path().join("first")),
         data: place.path().join("data"),
         split: Some("valid".to_owned()),
-        cache: Some(place.path().join("other cache")),
         ..EvaluateOptions::default()
     };
-    let report = evaluate(&measure, Progress::Hidden).unwrap();
-    assert_eq!(report.predictions, first.valid.predictions);
-    assert_eq!(report.summary(), first.valid.summary());
+    let measured = evaluate(&measure, Progress::Hidden).unwrap();
+    assert_eq!(measured.summary(), report(&first).summary());
+    for (measured, trained) in measured.predictions.iter().zip(&report(&first).predictions) {
+        assert_eq!((&measured.track, &measured.predicted), (&trained.track, &trained.predicted));
+    }
 
     let list = place.path().join("list.csv");
     fs::write(&list, "file,track\nx,track 3\ny,track 14\n").unwrap();
@@ -91,6 +112,22 @@ fn a_model_is_trained_written_and_measured_the_same_every_time() {
 }
 
 #[test]
+fn a_refit_learns_from_the_validation_tracks_and_says_what_was_measured_before() {
+    let place = tempfile::tempdir().unwrap();
+    write_data(&place.path().join("data"));
+    let mut first = options(place.path(), "first");
+    first.learn.epochs = 1;
+    let measured = train(&first).unwrap().model;
+    let second = NetworkOptions { refit: Some(first.out.clone()), out: place.path().join("second"), ..first.clone() };
+    let outcome = train(&second).unwrap();
+    assert!(matches!(outcome.measured, Measured::Nothing));
+    let (known, manifest) = (measured.manifest(), outcome.model.manifest());
+    assert_eq!((&known.metrics, known.temperature), (&manifest.metrics, manifest.temperature));
+    assert_ne!(known.version, manifest.version);
+    assert!(manifest.provenance["measured"].contains(&known.version), "{:?}", manifest.provenance);
+}
+
+#[test]
 fn data_that_cannot_be_learnt_from_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
@@ -98,7 +135,7 @@ fn data_that_cannot_be_learnt_from_is_refused() {
         write_data(&data);
         let table = fs::read_to_string(data.join("tracks.csv")).unwrap();
         fs::write(data.join("tracks.csv"), change(&table)).unwrap();
-        train(&options(place.path(), "out"), Progress::Hidden).unwrap_err().to_string()
+        train(&options(place.path(), "out")).unwrap_err().to_string()
     };
     assert_eq!(
         refused(&|table| table.replace("valid", "test")),
@@ -111,9 +148,9 @@ fn data_that_cannot_be_learnt_from_is_refused() {
     assert_eq!(refused(&|table| table.replace("high", "low")), "the split `train` has 1 genre, at least 2 are needed");
     write_data(&data);
     let mut nonsense = options(place.path(), "out");
-    nonsense.fit.dropout = 1.0;
-    let error = train(&nonsense, Progress::Hidden).unwrap_err().to_string();
-    assert_eq!(error, "dropout: expected 0 to below 1, found 1");
+    nonsense.learn.epochs = 0;
+    let error = train(&nonsense).unwrap_err().to_string();
+    assert_eq!(error, "epochs: expected 1 to 100000, found 0");
 }
 
 #[test]
@@ -125,7 +162,7 @@ fn audio_that_cannot_be_decoded_is_left_out_and_reported() {
         fs::write(data.join(genre).join("tone.wav"), tone(if genre == "rock" { 110.0 } else { 2_000.0 })).unwrap();
         fs::write(data.join(genre).join("notes.txt"), "not music").unwrap();
     }
-    let measure = EvaluateOptions { data, cache: Some(place.path().join("cache")), ..EvaluateOptions::default() };
+    let measure = EvaluateOptions { data, ..EvaluateOptions::default() };
     let report = evaluate(&measure, Progress::Hidden).unwrap();
     assert_eq!(report.tracks, 2);
     let skipped: Vec<&str> = report.skipped.iter().map(|skipped| skipped.track.as_str()).collect();
@@ -155,7 +192,6 @@ fn what_is_no_music_is_measured_by_kind() {
             model: Some(folder),
             data: data.clone(),
             not_music: Some(not_music.clone()),
-            cache: Some(place.path().join("cache")),
             ..EvaluateOptions::default()
         };
         evaluate(&options, Progress::Hidden).unwrap().unknown.unwrap()

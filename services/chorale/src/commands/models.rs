@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &ModelsArguments) -> anyhow::Result<Exit> {
     let mut models = Vec::new();
     for folder in &arguments.folders {
         let name = folder.display().to_string();
-        match ModelFolder::load(folder) {
+        match ModelFolder::open(Some(folder)) {
             Ok(model) => {
                 print(&name, &model, arguments)?;
                 models.push((name, model));
@@ -36,7 +36,9 @@ pub(crate) fn run(arguments: &ModelsArguments) -> anyhow::Result<Exit> {
 
 /// Draws the models that have been measured, and says whether all have.
 fn draw(models: &[(String, ModelFolder)], picture: &Path) -> anyhow::Result<bool> {
-    let shipped = ModelFolder::embedded().context("the embedded model")?.manifest().version.clone();
+    let embedded = [ModelFolder::embedded(), ModelFolder::embedded_small()];
+    let embedded = embedded.into_iter().collect::<Result<Vec<_>, _>>().context("the embedded models")?;
+    let shipped = |version: &str| embedded.iter().any(|model| model.manifest().version == version);
     let mut points = Vec::new();
     for (folder, model) in models {
         let manifest = model.manifest();
@@ -49,7 +51,7 @@ fn draw(models: &[(String, ModelFolder)], picture: &Path) -> anyhow::Result<bool
             multiply_accumulates: model.multiply_accumulates()?,
             accuracy: metrics.track_accuracy,
             interval: metrics.track_accuracy_interval,
-            shipped: manifest.version == shipped,
+            shipped: shipped(&manifest.version),
         });
     }
     pareto::draw(&points, picture)?;

@@ -1,12 +1,12 @@
 //! `chorale train`: labelled tracks to a network that was trained as a whole.
 
-use std::{collections::BTreeMap, env, process::Command, thread::available_parallelism};
+use std::{env, process::Command, thread::available_parallelism};
 
 use anyhow::Context;
 use chorale_model::{Architecture, DeviceSpec};
 use chorale_trainer::{
-    Backbone, EnsembleLearner, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NoAugmentation, Progress,
-    Recipe, Room, SeedCnnLearner, train_network,
+    Backbone, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress, train_ensemble,
+    train_seed_cnn,
 };
 
 use crate::{
@@ -35,11 +35,55 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Exit> {
         refit: arguments.refit.clone(),
         learn: learn_options(arguments),
     };
-    match arguments.arch {
-        Network::Ensemble => train_ensemble(arguments, &options, Architecture::Ensemble),
-        Network::Small => train_ensemble(arguments, &options, Architecture::Small),
-        Network::SeedCnn => train_seed_cnn(arguments, &options),
+    let outcome = match arguments.arch {
+        Network::Ensemble => run_ensemble(arguments, &options, Architecture::Ensemble)?,
+        Network::Small => run_ensemble(arguments, &options, Architecture::Small)?,
+        Network::SeedCnn => {
+            if arguments.backbone.is_some() || arguments.dropout.is_some() || arguments.members.is_some() {
+                let text = "--backbone, --members and --dropout are not for --arch seed-cnn: it starts from nothing, alone, \
+                            and its dropout is fixed";
+                return Err(UsageError(text.to_owned()).into());
+            }
+            train_seed_cnn(&options, Progress::Terminal)?
+        }
+    };
+    super::report_skipped(&outcome.skipped);
+    match &outcome.measured {
+        Measured::Tracks(report) => super::print_report(report, arguments.json)?,
+        Measured::Chunks(report) => super::print_report(report, arguments.json)?,
+        Measured::Nothing => {}
     }
+    let manifest = outcome.model.manifest();
+    anstream::eprintln!(
+        "\n{} {} written to {} (epoch {} of {}; {:.0} s)",
+        manifest.name,
+        manifest.version,
+        arguments.out.display(),
+        outcome.best_epoch,
+        outcome.history.len(),
+        outcome.learn_time.as_secs_f64(),
+    );
+    Ok(Exit::unless(!outcome.skipped.is_empty()))
+}
+
+fn run_ensemble(
+    arguments: &TrainArguments,
+    options: &NetworkOptions,
+    architecture: Architecture,
+) -> anyhow::Result<NetworkOutcome> {
+    let shape = architecture.ensemble().context("not an ensemble")?;
+    let start = match &arguments.backbone {
+        Some(path) => Backbone::read(path, shape)?,
+        None => Backbone::embedded(architecture)?,
+    };
+    let default = EnsembleOptions::default();
+    let members = if architecture == Architecture::Small { 1 } else { default.members };
+    let ensemble = EnsembleOptions {
+        members: arguments.members.map_or(members, usize::from),
+        dropout: arguments.dropout.unwrap_or(default.dropout),
+        ..default
+    };
+    Ok(train_ensemble(options, architecture, &start, &ensemble, Progress::Terminal)?)
 }
 
 /// Becomes the same process with one thread for each product. Training shares the chunks of a batch between threads; if
@@ -54,75 +98,6 @@ fn start_again_alone() -> anyhow::Result<()> {
     }
     #[cfg(not(unix))]
     Ok(())
-}
-
-fn train_seed_cnn(arguments: &TrainArguments, options: &NetworkOptions) -> anyhow::Result<Exit> {
-    if arguments.backbone.is_some() || arguments.dropout.is_some() || arguments.members.is_some() {
-        let text = "--backbone, --members and --dropout are not for --arch seed-cnn: it starts from nothing, alone, and its \
-                    dropout is fixed";
-        return Err(UsageError(text.to_owned()).into());
-    }
-    let recipe = Recipe {
-        architecture: Architecture::SeedCnn,
-        build: &|train, seed, device| Ok(Box::new(SeedCnnLearner::new(train.labels(), seed, device)?)),
-        augment: &NoAugmentation,
-        context: serde_json::Value::Null,
-        provenance: BTreeMap::new(),
-        licences: Vec::new(),
-    };
-    train_recipe(arguments, options, &recipe)
-}
-
-fn train_ensemble(
-    arguments: &TrainArguments,
-    options: &NetworkOptions,
-    architecture: Architecture,
-) -> anyhow::Result<Exit> {
-    let shape = architecture.ensemble().context("not an ensemble")?;
-    let start = match &arguments.backbone {
-        Some(path) => Backbone::read(path, shape)?,
-        None => Backbone::embedded(architecture)?,
-    };
-    let default = EnsembleOptions::default();
-    let members = if architecture == Architecture::Small { 1 } else { default.members };
-    let ensemble = EnsembleOptions {
-        members: arguments.members.map_or(members, usize::from),
-        dropout: arguments.dropout.unwrap_or(default.dropout),
-        ..default
-    };
-    let room = Room::default();
-    let recipe = Recipe {
-        architecture,
-        build: &|train, seed, device| {
-            Ok(Box::new(EnsembleLearner::new(&start.start, shape, &ensemble, train, seed, device)?))
-        },
-        augment: &room,
-        context: serde_json::json!({ "ensemble": ensemble, "room": room, "backbone": start.digest }),
-        provenance: BTreeMap::from([("backbone".to_owned(), start.origin.clone())]),
-        licences: start.licences.clone(),
-    };
-    train_recipe(arguments, options, &recipe)
-}
-
-fn train_recipe(arguments: &TrainArguments, options: &NetworkOptions, recipe: &Recipe<'_>) -> anyhow::Result<Exit> {
-    let outcome = train_network(options, recipe, Progress::Terminal)?;
-    super::report_skipped(&outcome.skipped);
-    match &outcome.measured {
-        Measured::Tracks(report) => super::print_report(report, arguments.json)?,
-        Measured::Nothing => {}
-        Measured::Chunks(report) => super::print_report(report, arguments.json)?,
-    }
-    let manifest = outcome.model.manifest();
-    anstream::eprintln!(
-        "\n{} {} written to {} (epoch {} of {}; {:.0} s)",
-        manifest.name,
-        manifest.version,
-        arguments.out.display(),
-        outcome.best_epoch,
-        outcome.history.len(),
-        outcome.learn_time.as_secs_f64(),
-    );
-    Ok(Exit::unless(!outcome.skipped.is_empty()))
 }
 
 fn learn_options(arguments: &TrainArguments) -> LearnOptions {

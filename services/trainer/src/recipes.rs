@@ -1,0 +1,57 @@
+//! How the networks that we know are trained.
+
+use std::collections::BTreeMap;
+
+use chorale_model::Architecture;
+
+use crate::{
+    Backbone, EnsembleLearner, EnsembleOptions, NetworkOptions, NetworkOutcome, NoAugmentation, Progress, Recipe,
+    Result, Room, SeedCnnLearner, TrainerError, train_network,
+};
+
+/// Trains an ensemble of this architecture, whose members start from `start`.
+///
+/// # Errors
+/// Those of [`train_network`], and where the architecture is no ensemble or an option makes no sense.
+pub fn train_ensemble(
+    options: &NetworkOptions,
+    architecture: Architecture,
+    start: &Backbone,
+    ensemble: &EnsembleOptions,
+    progress: Progress,
+) -> Result<NetworkOutcome> {
+    ensemble.check()?;
+    let shape = architecture.ensemble().ok_or_else(|| TrainerError::Option {
+        option: "architecture",
+        expected: "an ensemble",
+        found: architecture.name().to_owned(),
+    })?;
+    let room = Room::default();
+    let recipe = Recipe {
+        architecture,
+        build: &|train, seed, device| {
+            Ok(Box::new(EnsembleLearner::new(&start.start, shape, ensemble, train, seed, device)?))
+        },
+        augment: &room,
+        context: serde_json::json!({ "ensemble": ensemble, "room": room, "backbone": start.digest }),
+        provenance: BTreeMap::from([("backbone".to_owned(), start.origin.clone())]),
+        licences: start.licences.clone(),
+    };
+    train_network(options, &recipe, progress)
+}
+
+/// Trains the network `seed-cnn` from nothing.
+///
+/// # Errors
+/// Those of [`train_network`].
+pub fn train_seed_cnn(options: &NetworkOptions, progress: Progress) -> Result<NetworkOutcome> {
+    let recipe = Recipe {
+        architecture: Architecture::SeedCnn,
+        build: &|train, seed, device| Ok(Box::new(SeedCnnLearner::new(train.labels(), seed, device)?)),
+        augment: &NoAugmentation,
+        context: serde_json::Value::Null,
+        provenance: BTreeMap::new(),
+        licences: Vec::new(),
+    };
+    train_network(options, &recipe, progress)
+}
