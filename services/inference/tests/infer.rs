@@ -62,7 +62,7 @@ fn telling_model() -> ModelFolder {
     let cells = (0..).flat_map(chunk).map(|cell| (f32::from(cell) / 255.0 - 0.5) / 10.0);
     let head = Array::new(&[labels, EMBEDDING_FEATURES], cells.take(labels * EMBEDDING_FEATURES).collect()).unwrap();
     let mut weights = embedded.weights().clone();
-    weights.insert("genres.weight", head);
+    weights.insert("member.0.genres.weight", head);
     ModelFolder::new(embedded.manifest().clone(), weights, String::new()).unwrap()
 }
 

@@ -152,7 +152,7 @@ mod tests {
     fn weights_that_overflow_are_an_error() {
         let folder = ModelFolder::embedded().unwrap();
         let mut weights = folder.weights().clone();
-        weights.insert("genres.weight", Array::new(&[10, 200], vec![f32::MAX; 2_000]).unwrap());
+        weights.insert("member.0.genres.weight", Array::new(&[10, 200], vec![f32::MAX; 2_000]).unwrap());
         let broken = ModelFolder::new(folder.manifest().clone(), weights, String::new()).unwrap();
         let classifier = Classifier::load(&broken, DeviceSpec::Cpu).unwrap();
         let error = classifier.warm_up(1).unwrap_err();

@@ -69,7 +69,7 @@ impl Ensemble {
 
     fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
         let channels = self.front.forward(&self.front.front.decibels(chunks)?)?;
-        let logits = self.members.iter().map(|member| member.logits(&channels, |tensor| Ok(tensor)));
+        let logits = self.members.iter().map(|member| member.logits(&channels, Ok));
         mean_logits(&logits.collect::<Result<Vec<_>>>()?)
     }
 

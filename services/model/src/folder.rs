@@ -299,13 +299,13 @@ mod tests {
         };
         let small = || Array::new(&[1], vec![0.0]).unwrap();
         assert_eq!(
-            with(&|weights| drop(weights.remove("mid.1.conv.bias"))),
-            "the weights have no tensor `mid.1.conv.bias`"
+            with(&|weights| drop(weights.remove("member.0.mid.1.bias"))),
+            "the weights have no tensor `member.0.mid.1.bias`"
         );
         assert!(with(&|weights| weights.insert("mid.9", small())).contains("a tensor `mid.9`"));
         assert_eq!(
-            with(&|weights| weights.insert("genres.bias", small())),
-            "tensor `genres.bias`: expected shape [10], found [1]"
+            with(&|weights| weights.insert("member.0.genres.bias", small())),
+            "tensor `member.0.genres.bias`: expected shape [10], found [1]"
         );
     }
 

@@ -138,11 +138,8 @@ fn front(weights: &Weights, layer: &Layer, step: usize, input: &Plane) -> Plane 
     let kernels = values(weights, &format!("{}.conv.weight", layer.name), &shape);
     let biases = values(weights, &format!("{}.conv.bias", layer.name), &[layer.filters]);
     let highest = input.len() - layer.width;
-    // The last position counts, whatever the step.
-    let positions: Vec<usize> = match layer.width {
-        1 => (0..=highest).collect(),
-        _ => (0..highest).step_by(step).chain(last_positions(highest, step)).collect(),
-    };
+    let positions: Vec<usize> =
+        if layer.width == 1 { (0..=highest).collect() } else { places(highest, step).collect() };
     let mut output = Vec::new();
     for filter in 0..layer.filters {
         let normalize = norm(weights, &format!("{}.norm", layer.name), layer.filters, filter);
@@ -165,9 +162,11 @@ fn front(weights: &Weights, layer: &Layer, step: usize, input: &Plane) -> Plane 
     output
 }
 
-/// The positions of the last window: it ends with the bands.
-fn last_positions(highest: usize, step: usize) -> impl Iterator<Item = usize> {
-    (0..8).step_by(step).map(move |back| highest + step - 8 + back).filter(move |position| *position <= highest)
+/// Every `step`th position in windows of 8, of which the last is moved back to end with the bands.
+fn places(highest: usize, step: usize) -> impl Iterator<Item = usize> {
+    let last = highest + step - 8;
+    let starts = (0..last).step_by(8).chain([last]);
+    starts.flat_map(move |start| (0..8).step_by(step).map(move |offset| start + offset))
 }
 
 /// Every row at the members' frame rate, by linear interpolation, and a row of ones.

@@ -63,6 +63,7 @@ pub fn flag_value(value: impl Serialize) -> Result<Value, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use serde::Deserialize;
@@ -90,7 +91,10 @@ mod tests {
     }
 
     fn load_text(text: &str, flags: &[(&str, Value)]) -> Result<Config, ConfigError> {
-        let path = std::env::temp_dir().join(format!("chorale-config-{}-{}.toml", std::process::id(), text.len()));
+        // Tests run at the same time: every one has a file of its own.
+        static FILES: AtomicUsize = AtomicUsize::new(0);
+        let file = FILES.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("chorale-config-{}-{file}.toml", std::process::id()));
         std::fs::write(&path, text).unwrap();
         let config = load(Some(&path), flags);
         std::fs::remove_file(&path).unwrap();

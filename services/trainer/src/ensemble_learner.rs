@@ -119,7 +119,7 @@ impl Trainable for EnsembleLearner {
         let channels = self.front.hear(chunks)?;
         match training {
             None => {
-                let logits = self.members.iter().map(|member| member.logits(&channels, |tensor| Ok(tensor)));
+                let logits = self.members.iter().map(|member| member.logits(&channels, Ok));
                 Ok(mean_logits(&logits.collect::<std::result::Result<Vec<_>, _>>()?)?)
             }
             Some(random) => {
