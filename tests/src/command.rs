@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     io::{Read, Write},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -129,6 +130,24 @@ pub fn run_with(
     let mut command = invocation();
     command.args(arguments).envs(environment.iter().copied());
     finish(command, input)
+}
+
+/// Runs `chorale` until `file` exists, and kills it then. Fails the test if the tool ends before.
+pub fn kill_once_there(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, file: &Path) {
+    let mut command = invocation();
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} starts: {error}"));
+    let started = Instant::now();
+    while !file.exists() {
+        let ended = child.try_wait().expect("the process can be waited for");
+        if ended.is_some() || started.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("{command:?}: no {} ({ended:?})", file.display());
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    child.kill().expect("the process can be killed");
+    child.wait().expect("the process can be waited for");
 }
 
 /// Runs any command to its end with `input` on standard input. Fails the test if it does not end.

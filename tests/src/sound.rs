@@ -27,6 +27,14 @@ pub fn chord(seconds: f64, seed: u64) -> Vec<i16> {
         .collect()
 }
 
+/// Mono samples of white noise.
+#[must_use]
+pub fn noise(seconds: f64, seed: u64) -> Vec<i16> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let samples = (seconds * f64::from(SAMPLE_RATE)).round() as usize;
+    (0..samples).map(|_| rng.random_range(-12_000..12_000)).collect()
+}
+
 /// Samples of nothing.
 #[must_use]
 pub fn silence(seconds: f64) -> Vec<i16> {

@@ -12,7 +12,9 @@ pub fn assert_coherent(verdict: &Verdict) {
     let voters = verdict.chunk_count - verdict.silent_chunk_count;
     assert_eq!(verdict.scores.iter().map(|score| score.votes).sum::<u32>(), voters, "every voter has one vote");
     if voters > 0 {
-        assert_close("all genres", verdict.scores.iter().map(|score| score.probability).sum(), 1.0);
+        // The rest is the probability of no music.
+        let all: f64 = verdict.scores.iter().map(|score| score.probability).sum();
+        assert!(all > 0.0 && all < 1.0 + TOLERANCE, "{:?}", verdict.scores);
         // A threshold may hide the winner, never change it.
         assert!([verdict.scores[0].genre.as_str(), "unknown"].contains(&verdict.genre.as_str()), "{}", verdict.genre);
         assert_close("confidence", verdict.confidence, verdict.scores[0].probability);

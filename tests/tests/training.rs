@@ -63,7 +63,8 @@ fn a_folder_of_two_genres_becomes_a_model_that_tells_them_apart() {
     for file in ["index.html", "confusion.svg", "genres.svg", "reliability.svg", "report.json"] {
         assert!(Path::new(&report).join(file).is_file(), "{file}");
     }
-    command::run(["models", "--pareto", &front, &model]).expect_code(0);
+    let compared = command::run(["models", "--pareto", &front, &model]).expect_code(0).stdout;
+    assert!(compared.contains("| `two-genres` |"), "{compared}");
     assert!(fs::read_to_string(&front).unwrap().contains("two-genres"));
 
     let song = Path::new(&tracks).join("clicks/3.wav");
@@ -74,6 +75,62 @@ fn a_folder_of_two_genres_becomes_a_model_that_tells_them_apart() {
     assert_eq!(answer.model, trained["version"]);
     let described = command::run(["models", &model]).expect_code(0).stdout;
     assert!(described.contains("two-genres"), "{described}");
+}
+
+#[test]
+fn what_is_no_music_is_learnt_and_called_unknown() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let (tracks, noise, model) = (path("tracks"), path("not-music"), path("model"));
+    write_tracks(Path::new(&tracks));
+    fs::create_dir_all(Path::new(&noise).join("noise")).unwrap();
+    for seed in 0..2 * TRACKS {
+        let samples = sound::noise(5.0, seed);
+        fs::write(Path::new(&noise).join(format!("noise/{seed}.wav")), sound::wav(&samples)).unwrap();
+    }
+    let train = ["train", "--arch", "small", "--out", &model, "--epochs", "4", "--batch", "8", "--json"];
+    command::run(train.into_iter().chain(["--data", &tracks, "--not-music", &noise])).expect_code(0);
+
+    let other = path("other.wav");
+    fs::write(&other, sound::wav(&sound::noise(9.0, 99))).unwrap();
+    let classify =
+        |file: &str| command::run(["classify", "--json", "--model", &model, file]).expect_code(0).answers().remove(0);
+    let answer = classify(&other);
+    assert_eq!(answer.genre, "unknown");
+    assert!(answer.probabilities.values().sum::<f64>() < 0.5, "{answer:?}");
+    let answer = classify(&format!("{tracks}/chords/3.wav"));
+    assert_eq!(answer.genre, "chords");
+    assert!(answer.probabilities.values().sum::<f64>() > 0.9, "{answer:?}");
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let (tracks, model) = (path("tracks"), path("model"));
+    write_tracks(Path::new(&tracks));
+    let train = ["train", "--arch", "small", "--data", &tracks, "--out", &model, "--epochs", "9", "--batch", "8"];
+    command::kill_once_there(train, &scratch.path().join("model.checkpoint/progress.json"));
+    assert!(!Path::new(&model).exists());
+
+    let refused = command::run(train).expect_code(1);
+    assert!(refused.stderr.contains("--resume"), "{}", refused.stderr);
+    let other = command::run(train.into_iter().chain(["--resume", "--mix", "0.5"])).expect_code(1);
+    assert!(other.stderr.contains("checkpoint"), "{}", other.stderr);
+
+    let finished = command::run(train.into_iter().chain(["--resume"])).expect_code(0);
+    assert!(finished.stderr.contains(" of 9;"), "{}", finished.stderr);
+    assert!(Path::new(&model).join("model.json").is_file());
+    assert!(!scratch.path().join("model.checkpoint").exists(), "what is done needs no checkpoint");
+}
+
+#[test]
+fn flags_of_ensembles_are_refused_for_the_other_network() {
+    let train = ["train", "--arch", "seed-cnn", "--data", "nowhere", "--out", "nowhere"];
+    for flag in [["--members", "2"], ["--discriminant", "0.1"], ["--backbone-rates", "0.1,0.2"], ["--augment", "0"]] {
+        let refused = command::run(train.into_iter().chain(flag)).expect_code(2);
+        assert!(refused.stderr.contains(flag[0]), "{}", refused.stderr);
+    }
 }
 
 #[test]

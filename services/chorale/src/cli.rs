@@ -230,8 +230,8 @@ pub(crate) struct ModelsArguments {
     /// Print the model's card: what it is for, how it was made, where it fails
     #[arg(long, conflicts_with = "json")]
     pub(crate) card: bool,
-    /// Draw the models by cost and by accuracy on their valid split as a picture (SVG)
-    #[arg(long, value_name = "FILE", requires = "folders")]
+    /// Draw the models by cost and by accuracy on their valid split as a picture (SVG), and print them as a table
+    #[arg(long, value_name = "FILE", requires = "folders", conflicts_with = "card")]
     pub(crate) pareto: Option<PathBuf>,
 }
 
@@ -314,11 +314,25 @@ pub(crate) struct TrainArguments {
     /// Share of the target that is spread over all genres [default: 0.1; seed-cnn: 0]
     #[arg(long, value_name = "SHARE")]
     pub(crate) label_smoothing: Option<f32>,
-    /// Networks whose answers are averaged (ensemble, small) [default: 4; small: 1]
+    /// Share of chunks that another one is mixed into [default: 0.25; seed-cnn: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) mix: Option<f64>,
+    /// Share of chunks whose sound is changed: equaliser, dynamics, pitch, gaps, noise (ensemble, small) [default: 0.8]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) augment: Option<f64>,
+    /// Networks whose answers are averaged (ensemble, small) [default: 2; small: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) members: Option<u16>,
-    /// Audio that is no music (speech, noise, applause …), a folder or CSV file as for --data: no genre is to be likely
-    /// for it (ensemble, small)
+    /// What the step size is multiplied by for the pretrained convolutions, member by member and then from the first
+    /// again (ensemble, small) [default: 0.1,0.3]
+    #[arg(long, value_name = "RATE,…", value_delimiter = ',')]
+    pub(crate) backbone_rates: Vec<f64>,
+    /// How much of a linear discriminant analysis of its features is added to each network's answer at the end (ensemble,
+    /// small) [default: 0.2]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) discriminant: Option<f64>,
+    /// Audio that is no music (speech, noise, applause …), a folder or CSV file as for --data: the model learns to tell
+    /// it from music (ensemble, small), and the threshold of the verdict `unknown` is chosen on it and the valid split
     #[arg(long, value_name = "PATH")]
     pub(crate) not_music: Option<PathBuf>,
     /// A model folder that the same options made: learn from its validation tracks, too, and take over its temperature,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use chorale_model::{labels::UNKNOWN, log_vote, track_probabilities};
+use chorale_model::{Votes, labels::UNKNOWN};
 use chorale_proto::v1::{GenreScore, Segment};
 
 /// A chunk that the rest of the cluster should not have sent.
@@ -48,7 +48,6 @@ struct Run {
 /// One label's share of the votes so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Share {
-    log_votes: f64,
     sum: f64,
     sum_of_squares: f64,
     votes: u32,
@@ -58,6 +57,7 @@ struct Share {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tally {
     labels: Arc<[String]>,
+    votes: Votes,
     shares: Vec<Share>,
     runs: Vec<Run>,
     chunks: u32,
@@ -70,7 +70,8 @@ impl Tally {
     /// No votes yet.
     pub(crate) fn new(labels: Arc<[String]>) -> Self {
         let shares = vec![Share::default(); labels.len()];
-        Self { labels, shares, runs: Vec::new(), chunks: 0, silent_chunks: 0, last_start: 0.0, heard: 0.0 }
+        let votes = Votes::new(labels.len());
+        Self { labels, votes, shares, runs: Vec::new(), chunks: 0, silent_chunks: 0, last_start: 0.0, heard: 0.0 }
     }
 
     /// Counts one chunk and returns its winner; `None` for silence.
@@ -97,8 +98,10 @@ impl Tally {
             }
         };
 
+        if let Some(probabilities) = probabilities {
+            self.votes.add(probabilities);
+        }
         for (share, &probability) in self.shares.iter_mut().zip(probabilities.unwrap_or_default()) {
-            share.log_votes += log_vote(probability);
             share.sum += f64::from(probability);
             share.sum_of_squares += f64::from(probability).powi(2);
         }
@@ -141,15 +144,14 @@ impl Tally {
             return Vec::new();
         }
         let voters = f64::from(voting_chunks);
-        let log_votes: Vec<f64> = self.shares.iter().map(|share| share.log_votes).collect();
-        let probabilities = track_probabilities(&log_votes, voting_chunks as usize);
         let score = |((label, share), probability): ((&String, &Share), f64)| {
             let mean = share.sum / voters;
             // Rounding may leave a tiny negative variance where all chunks agree.
             let variance = (share.sum_of_squares / voters - mean * mean).max(0.0);
             GenreScore { genre: label.clone(), probability, dispersion: variance.sqrt(), votes: share.votes }
         };
-        let mut scores: Vec<_> = self.labels.iter().zip(&self.shares).zip(probabilities).map(score).collect();
+        let mut scores: Vec<_> =
+            self.labels.iter().zip(&self.shares).zip(self.votes.probabilities()).map(score).collect();
         scores.sort_by(|left, right| right.probability.total_cmp(&left.probability));
         scores
     }

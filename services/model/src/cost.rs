@@ -4,7 +4,7 @@ use crate::{
     Architecture, EnsembleShape, Member, Result, SeedCnn, Weights,
     architecture::{BANDS, FrontPart, TEMPORAL, TIMBRAL},
     contract::{CHUNK_FRAMES, MEL_BANDS},
-    ensemble::{front_channels, members},
+    ensemble::{front_channels, members, pooled_features, tells_music},
     filter_bank::Filter,
     front::{FrontSteps, part_filters},
 };
@@ -38,7 +38,8 @@ fn ensemble(weights: &Weights, shape: EnsembleShape, labels: usize) -> Result<us
         _ => size.iter().product(),
     };
     let member: usize = Member::tensors(shape, channels, labels).iter().map(tensor).sum();
-    Ok(2 * channels * shape.frames + members(weights)? * member)
+    let music = if tells_music(weights) { pooled_features(channels) } else { 0 };
+    Ok(2 * channels * shape.frames + members(weights)? * member + music)
 }
 
 /// Cells of the kernels that have to be computed.
@@ -68,6 +69,7 @@ mod tests {
         let pooled = 2 * (channels + 3 * 64);
         let member = 248 * 64 * 7 * (channels + 1 + 64 + 64) + 200 * pooled + labels * (200 + pooled);
         let expected = front + 2 * channels * 248 + members(weights).unwrap() * member;
+        let expected = expected + if tells_music(weights) { pooled } else { 0 };
         assert_eq!(model.multiply_accumulates().unwrap(), expected as u64);
     }
 

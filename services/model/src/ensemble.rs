@@ -18,12 +18,17 @@ use crate::{
     contract::{CHUNK_FRAMES, FRAMES_PER_SECOND, MEL_BANDS},
     convolution::convolve,
     front::Front,
+    image::rectify,
 };
 
 /// Chunks that go through a GPU at once: bounds memory.
 const GPU_CHUNKS: usize = 64;
 /// What the names of the members' tensors begin with.
 pub(crate) const MEMBERS: &str = "member.";
+/// What tells music from what is none, from the first member's features: `[1, pooled features]`.
+pub const MUSIC_WEIGHT: &str = "music.weight";
+/// Its bias, `[1]`.
+pub const MUSIC_BIAS: &str = "music.bias";
 const MAX_FILTERS: usize = 1_024;
 const MAX_MEMBERS: usize = 64;
 
@@ -31,6 +36,8 @@ const MAX_MEMBERS: usize = 64;
 pub struct Ensemble {
     front: EnsembleFront,
     members: Vec<Member>,
+    /// How to tell music from what is none, if the weights know.
+    music: Option<Dense>,
 }
 
 impl Ensemble {
@@ -47,13 +54,24 @@ impl Ensemble {
             };
             Member::from_tensors(&tensors.iter().map(tensor).collect::<Result<Vec<_>>>()?)
         };
+        let music = |name: &str, shape: &[usize]| {
+            Ok::<_, ModelError>(Tensor::from_slice(weights.get(name, shape)?.values(), shape, device)?)
+        };
+        let music = if tells_music(weights) {
+            let weight = music(MUSIC_WEIGHT, &[1, pooled_features(front_channels(weights)?)])?;
+            Some(Dense { weight, bias: music(MUSIC_BIAS, &[1])? })
+        } else {
+            None
+        };
         Ok(Self {
             front: EnsembleFront::new(weights, shape, device)?,
             members: (0..members(weights)?).map(member).collect::<Result<_>>()?,
+            music,
         })
     }
 
-    /// The logits `[batch, labels]` of chunks of the feature contract, at least one.
+    /// The logits `[batch, labels]` of chunks of the feature contract, at least one. One more column has the log-odds of
+    /// being music, if the weights know.
     ///
     /// # Errors
     /// Where the device fails.
@@ -67,10 +85,23 @@ impl Ensemble {
         Ok(Tensor::cat(&logits, 0)?)
     }
 
-    fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+    /// What every member makes of chunks of the feature contract before its dense layers, `[batch, pooled features]`.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn features(&self, chunks: &[&[u8]]) -> Result<Vec<Tensor>> {
         let channels = self.front.forward(&self.front.front.decibels(chunks)?)?;
-        let logits = self.members.iter().map(|member| member.logits(&channels, Ok));
-        mean_logits(&logits.collect::<Result<Vec<_>>>()?)
+        self.members.iter().map(|member| member.features(&channels)).collect()
+    }
+
+    fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+        let features = self.features(chunks)?;
+        let logits = self.members.iter().zip(&features).map(|(member, features)| member.answer(features, Ok));
+        let logits = mean_logits(&logits.collect::<Result<Vec<_>>>()?)?;
+        match (&self.music, features.first()) {
+            (Some(music), Some(features)) => Ok(Tensor::cat(&[logits, music.forward(features)?], 1)?),
+            _ => Ok(logits),
+        }
     }
 
     /// Every tensor of an ensemble with `labels` labels and as many filters and members as `weights` have: its name and
@@ -96,8 +127,22 @@ impl Ensemble {
                 table.insert(member_tensor(member, name), shape);
             }
         }
+        if tells_music(weights) {
+            table.insert(MUSIC_WEIGHT.to_owned(), vec![1, pooled_features(channels)]);
+            table.insert(MUSIC_BIAS.to_owned(), vec![1]);
+        }
         Ok(table)
     }
+}
+
+/// Whether the weights can tell music from what is none.
+pub(crate) fn tells_music(weights: &Weights) -> bool {
+    weights.length(MUSIC_BIAS).is_ok()
+}
+
+/// Features that a member pools over time, where the front end has `channels` filters.
+pub(crate) fn pooled_features(channels: usize) -> usize {
+    2 * (channels + MID_LAYERS * MID_CHANNELS)
 }
 
 /// The mean of the members' logits, all `[batch, labels]`.
@@ -238,7 +283,7 @@ impl Member {
     /// The name and shape of every tensor, in order, where the front end has `channels` filters.
     #[must_use]
     pub fn tensors(shape: EnsembleShape, channels: usize, labels: usize) -> Vec<(&'static str, Vec<usize>)> {
-        let pooled = 2 * (channels + MID_LAYERS * MID_CHANNELS);
+        let pooled = pooled_features(channels);
         let mid = |inputs| vec![MID_CHANNELS, inputs, 1, shape.taps];
         vec![
             ("mid.0.weight", mid(channels + 1)),
@@ -302,9 +347,23 @@ impl Member {
     pub fn logits(
         &self,
         channels: &Tensor,
+        silence: impl FnMut(Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.answer(&self.features(channels)?, silence)
+    }
+
+    /// The normalised pooled features `[batch, pooled features]` of what the front end hears.
+    fn features(&self, channels: &Tensor) -> Result<Tensor> {
+        self.pool.forward(&self.pooled(channels)?)
+    }
+
+    /// The logits of features: see [`logits`](Self::logits).
+    fn answer(
+        &self,
+        features: &Tensor,
         mut silence: impl FnMut(Tensor) -> candle_core::Result<Tensor>,
     ) -> Result<Tensor> {
-        let pooled = silence(self.pool.forward(&self.pooled(channels)?)?)?;
+        let pooled = silence(features.clone())?;
         let embedding = silence(self.dense_norm.forward(&self.hidden(&pooled)?)?)?;
         Ok((self.genres.forward(&embedding)? + pooled.matmul(&self.shortcut.t()?)?)?)
     }
@@ -341,7 +400,7 @@ impl Member {
 impl MidLayer {
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let column = |tensor: &Tensor| tensor.reshape((1, (), 1, 1));
-        let rectified = convolve(input, &self.weight)?.broadcast_add(&column(&self.bias)?)?.relu()?;
+        let rectified = rectify(&convolve(input, &self.weight)?, &self.bias)?;
         Ok(rectified.broadcast_mul(&column(&self.norm.scale)?)?.broadcast_add(&column(&self.norm.shift)?)?)
     }
 }

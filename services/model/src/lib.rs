@@ -24,8 +24,10 @@ mod error;
 mod filter_bank;
 mod folder;
 mod front;
+mod image;
 mod import;
 pub mod labels;
+mod logits;
 mod manifest;
 mod network;
 mod seed_cnn;
@@ -34,17 +36,20 @@ mod vote;
 mod weights;
 
 pub use architecture::{Architecture, EMBEDDING_FEATURES, EnsembleShape};
-pub use classifier::{Classifier, probabilities};
+pub use classifier::Classifier;
 pub use convolution::convolve;
 pub use device::DeviceSpec;
-pub use ensemble::{Ensemble, EnsembleFront, FROZEN_TENSORS, Member, mean_logits, member_tensor};
+pub use ensemble::{
+    Ensemble, EnsembleFront, FROZEN_TENSORS, MUSIC_BIAS, MUSIC_WEIGHT, Member, mean_logits, member_tensor,
+};
 pub use ensemble_start::{EnsembleStart, Norm};
 pub use error::{ModelError, Result};
 pub use folder::{CARD_FILE, MANIFEST_FILE, ModelFolder, WEIGHTS_FILE};
 pub use import::Adapter;
+pub use logits::Logits;
 pub use manifest::{Licence, Manifest, SplitMetrics};
 pub use network::Network;
 pub use seed_cnn::SeedCnn;
 pub use unfold::{Fold, Patch, Unfold};
-pub use vote::{log_vote, track_probabilities};
+pub use vote::Votes;
 pub use weights::{Array, Weights};

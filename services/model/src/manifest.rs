@@ -32,6 +32,9 @@ pub struct Manifest {
     /// What was measured, by split.
     #[serde(default)]
     pub metrics: BTreeMap<String, SplitMetrics>,
+    /// Splits of the data that the model has learnt from: what it does on them says nothing about other tracks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learnt_splits: Vec<String>,
     /// Where the parts and the data come from, by part.
     #[serde(default)]
     pub provenance: BTreeMap<String, String>,

@@ -11,7 +11,7 @@ const GPU_CHUNKS: usize = 64;
 /// A network on a device, ready to listen.
 pub enum Network {
     /// [`Architecture::Ensemble`](crate::Architecture::Ensemble) and [`Architecture::Small`](crate::Architecture::Small)
-    Ensemble(Ensemble),
+    Ensemble(Box<Ensemble>),
     /// [`Architecture::SeedCnn`](crate::Architecture::SeedCnn)
     SeedCnn {
         /// From chunks to logits.
@@ -29,12 +29,13 @@ impl Network {
     pub fn new(folder: &ModelFolder, device: &Device) -> Result<Self> {
         let (weights, labels) = (folder.weights(), folder.manifest().labels.len());
         Ok(match folder.manifest().network()?.ensemble() {
-            Some(shape) => Self::Ensemble(Ensemble::new(weights, shape, labels, device)?),
+            Some(shape) => Self::Ensemble(Box::new(Ensemble::new(weights, shape, labels, device)?)),
             None => Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, device: device.clone() },
         })
     }
 
-    /// The logits `[batch, labels]` of chunks of the feature contract, at least one: `[mel band][frame]`, one byte a cell.
+    /// The logits `[batch, labels]` of chunks of the feature contract, at least one: `[mel band][frame]`, one byte a cell. A
+    /// network that can tell music from what is none has one more column, for that.
     ///
     /// # Errors
     /// [`ModelError::ChunkSize`], or [`ModelError::Compute`] where the device fails.

@@ -6,12 +6,12 @@ use crate::{
     Result, Weights,
     contract::{CHUNK_FRAMES, FLOOR_DB, MEL_BANDS},
     convolution::convolve,
+    image::{halve, rectify},
 };
 
 /// Filters of every pair of convolutions. After each pair, the image is half as high and half as wide.
 const PAIRS: [usize; 5] = [32, 64, 128, 256, 512];
 const KERNEL: usize = 3;
-const POOL: usize = 2;
 /// Cells of the image that the dense layers see.
 const FLAT: usize = 512 * (MEL_BANDS >> PAIRS.len()) * (CHUNK_FRAMES >> PAIRS.len());
 const DENSE: usize = 1_200;
@@ -89,7 +89,7 @@ impl SeedCnn {
             }
             sum += shape.iter().product::<usize>() * cells;
             if index < 2 * PAIRS.len() && index % 2 == 1 {
-                cells /= POOL * POOL;
+                cells /= 4;
             }
         }
         sum
@@ -109,10 +109,9 @@ impl SeedCnn {
         let mut image = chunks.affine(1.0 / f64::from(-FLOOR_DB), 1.0)?.unsqueeze(1)?;
         for pair in self.convolutions.chunks(2) {
             for layer in pair {
-                let bias = layer.bias.reshape((1, (), 1, 1))?;
-                image = convolve(&image, &layer.weight)?.broadcast_add(&bias)?.relu()?;
+                image = rectify(&convolve(&image, &layer.weight)?, &layer.bias)?;
             }
-            image = image.max_pool2d(POOL)?;
+            image = halve(&image)?;
         }
         let flat = silence(image.flatten_from(1)?, POOL_DROPOUT)?;
         let hidden = silence(self.dense.forward(&flat)?.relu()?, DENSE_DROPOUT)?;

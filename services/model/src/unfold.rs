@@ -160,7 +160,7 @@ fn zeros(cells: &mut Vec<f32>, count: usize) {
 }
 
 /// The cells of a tensor of 32-bit floats, row-major.
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout, operation: &str) -> Result<&'a [f32]> {
+pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout, operation: &str) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(storage.as_slice::<f32>()?.get(start..end).unwrap_or_default()),
         None => bail!("{operation}: expected a contiguous tensor"),

@@ -2,24 +2,59 @@
 //!
 //! A track's probabilities are the geometric means of its chunks', made to sum to 1: each chunk is a piece of evidence, and
 //! evidence multiplies. On the validation tracks of GTZAN that was 1 to 3 points better than the arithmetic mean.
+//!
+//! A chunk's probabilities may sum to less than 1: the rest is the probability that it is nothing that the labels are for.
+//! It is voted for as they are.
 
-/// A probability below this counts as this much, so that no single chunk can rule a genre out.
+/// A probability below this counts as this much, so that no single chunk can rule a label out.
 const LEAST_PROBABILITY: f64 = 1e-4;
 
-/// What a chunk says for a genre to which it gives `probability`: a logarithm, to be summed over the chunks of a track.
-#[must_use]
-pub fn log_vote(probability: f32) -> f64 {
-    f64::from(probability).max(LEAST_PROBABILITY).ln()
+/// The votes of a track's chunks, counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Votes {
+    /// The sum of the logarithms of each label's probabilities.
+    labels: Vec<f64>,
+    /// The same for none of them.
+    none: f64,
+    /// Whether any chunk may have been none of them.
+    doubted: bool,
+    chunks: usize,
 }
 
-/// The probabilities of a track with `chunks` voting chunks, at least one, from the sums of its [`log_vote`]s.
-#[must_use]
-pub fn track_probabilities(log_votes: &[f64], chunks: usize) -> Vec<f64> {
-    let means: Vec<f64> = log_votes.iter().map(|sum| sum / chunks as f64).collect();
-    let greatest = means.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let powers: Vec<f64> = means.iter().map(|mean| (mean - greatest).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.iter().map(|power| power / sum).collect()
+impl Votes {
+    /// No votes yet.
+    #[must_use]
+    pub fn new(labels: usize) -> Self {
+        Self { labels: vec![0.0; labels], none: 0.0, doubted: false, chunks: 0 }
+    }
+
+    /// Counts a chunk, by the probability of every label.
+    pub fn add(&mut self, probabilities: &[f32]) {
+        let vote = |probability: f64| probability.max(LEAST_PROBABILITY).ln();
+        for (sum, probability) in self.labels.iter_mut().zip(probabilities) {
+            *sum += vote(f64::from(*probability));
+        }
+        let none = 1.0 - probabilities.iter().map(|probability| f64::from(*probability)).sum::<f64>();
+        self.none += vote(none);
+        self.doubted |= none > LEAST_PROBABILITY;
+        self.chunks += 1;
+    }
+
+    /// The track's probability of every label. They sum to 1, unless it may be none of them. All are 0 where no chunk
+    /// voted.
+    #[must_use]
+    pub fn probabilities(&self) -> Vec<f64> {
+        if self.chunks == 0 {
+            return vec![0.0; self.labels.len()];
+        }
+        let mean = |sum: &f64| sum / self.chunks as f64;
+        let greatest = self.labels.iter().map(mean).fold(mean(&self.none), f64::max);
+        let power = |sum: &f64| (mean(sum) - greatest).exp();
+        let powers: Vec<f64> = self.labels.iter().map(power).collect();
+        let none = if self.doubted { power(&self.none) } else { 0.0 };
+        let sum = powers.iter().sum::<f64>() + none;
+        powers.iter().map(|power| power / sum).collect()
+    }
 }
 
 #[cfg(test)]
@@ -27,8 +62,9 @@ mod tests {
     use super::*;
 
     fn track(chunks: &[[f32; 2]]) -> Vec<f64> {
-        let sum = |label: usize| chunks.iter().map(|chunk| log_vote(chunk[label])).sum();
-        track_probabilities(&[sum(0), sum(1)], chunks.len())
+        let mut votes = Votes::new(2);
+        chunks.iter().for_each(|chunk| votes.add(chunk));
+        votes.probabilities()
     }
 
     #[test]
@@ -37,6 +73,7 @@ mod tests {
         let expected = 0.18_f64.sqrt() / (0.18_f64.sqrt() + 0.08_f64.sqrt());
         assert!((track(&[[0.9, 0.1], [0.2, 0.8]])[0] - expected).abs() < 1e-6);
         assert!((track(&[[0.7, 0.3]; 5])[0] - 0.7).abs() < 1e-6, "chunks that agree are their track");
+        assert_eq!(track(&[]), [0.0, 0.0]);
     }
 
     #[test]
@@ -44,5 +81,17 @@ mod tests {
         let probabilities = track(&[[0.0, 1.0], [0.999, 0.001], [0.999, 0.001], [0.999, 0.001]]);
         assert!(probabilities[0] > 0.9, "{probabilities:?}");
         assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_no_label_has_is_voted_for_as_well() {
+        // (0.6, 0.3, rest 0.1) and (0.1, 0.1, rest 0.8)
+        let [first, second, none] = [0.06_f64.sqrt(), 0.03_f64.sqrt(), 0.08_f64.sqrt()];
+        let found = track(&[[0.6, 0.3], [0.1, 0.1]]);
+        assert!((found[0] - first / (first + second + none)).abs() < 1e-6);
+        assert!((found[1] - second / (first + second + none)).abs() < 1e-6);
+        let mostly_noise = track(&[[0.001, 0.001], [0.001, 0.001], [0.5, 0.5]]);
+        assert!(mostly_noise.iter().sum::<f64>() < 0.3, "{mostly_noise:?}");
+        assert!((track(&[[0.3, 0.7], [0.4, 0.6]]).iter().sum::<f64>() - 1.0).abs() < 1e-12, "nothing is left over");
     }
 }

@@ -86,6 +86,8 @@ fn random_weights(shape: Shape) -> Weights {
         let inputs = size.iter().skip(1).product::<usize>() as f32;
         weights.insert(&name, noise.array(&size, |value| value / inputs.sqrt()));
     }
+    weights.insert("music.weight", noise.array(&[1, POOLED], |value| value / (POOLED as f32).sqrt()));
+    weights.insert("music.bias", noise.array(&[1], |value| value));
     weights
 }
 
@@ -208,7 +210,8 @@ fn dense(weights: &Weights, name: &str, outputs: usize, input: &[f64]) -> Vec<f6
     matrix.chunks(input.len()).map(|row| row.iter().zip(input).map(|(weight, input)| weight * input).sum()).collect()
 }
 
-fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> Vec<f64> {
+/// The logits of the labels, and the log-odds of being music.
+fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> (Vec<f64>, f64) {
     let adapter = values(weights, "adapter.weight", &[BANDS, MEL_BANDS]);
     let level = values(weights, "adapter.bias", &[BANDS]);
     let normalize = norm(weights, "input_norm", 1, 0);
@@ -222,6 +225,7 @@ fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> Vec<f6
     let channels = interpolate(shape, &channels);
 
     let mut mean = vec![0.0; LABELS];
+    let mut music = values(weights, "music.bias", &[1])[0];
     for member in 0..MEMBERS {
         let name = |name: &str| format!("member.{member}.{name}");
         let mut planes = vec![channels.clone()];
@@ -246,6 +250,9 @@ fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> Vec<f6
             .zip(scale.iter().zip(shift))
             .map(|(cell, (scale, shift))| cell * scale + shift)
             .collect();
+        if member == 0 {
+            music += dense(weights, "music", 1, &pooled)[0];
+        }
         let (scale, shift) = (vector("dense_norm.scale", EMBEDDING), vector("dense_norm.shift", EMBEDDING));
         let embedding: Vec<f64> = (dense(weights, &name("dense"), EMBEDDING, &pooled).iter())
             .zip(vector("dense.bias", EMBEDDING))
@@ -260,7 +267,7 @@ fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> Vec<f6
             *mean += (answer + shortcut + bias) / MEMBERS as f64;
         }
     }
-    mean
+    (mean, music)
 }
 
 fn classifier(weights: &Weights, shape: Shape) -> Classifier {
@@ -273,6 +280,7 @@ fn classifier(weights: &Weights, shape: Shape) -> Classifier {
         temperature: 1.0,
         unknown_below: 0.0,
         metrics: BTreeMap::new(),
+        learnt_splits: Vec::new(),
         provenance: BTreeMap::new(),
         licences: Vec::new(),
     };
@@ -291,9 +299,11 @@ fn matrix_products_are_the_convolutions_of_the_definition() {
         let weights = random_weights(shape);
         let chunk = random_chunk(1);
         let logits = classifier(&weights, shape).logits(&[&chunk]).unwrap().remove(0);
-        let expected = logits_by_definition(&weights, shape, &chunk);
-        assert_eq!(logits.len(), expected.len());
-        for (found, expected) in logits.iter().zip(&expected) {
+        let (expected, music) = logits_by_definition(&weights, shape, &chunk);
+        assert_eq!(logits.genres.len(), expected.len());
+        let error = (f64::from(logits.music) - music).abs();
+        assert!(error < 1e-4 * music.abs().max(1.0), "{:?}: {logits:?}, {music}", shape.architecture);
+        for (found, expected) in logits.genres.iter().zip(&expected) {
             let error = (f64::from(*found) - expected).abs();
             assert!(error < 1e-4 * expected.abs().max(1.0), "{:?}: {logits:?}, {expected:?}", shape.architecture);
         }
@@ -309,4 +319,16 @@ fn a_chunk_has_the_same_logits_in_every_batch() {
     for (chunk, expected) in batch.iter().zip(together) {
         assert_eq!(classifier.logits(&[chunk]).unwrap(), [expected]);
     }
+}
+
+#[test]
+fn weights_that_cannot_tell_music_take_everything_for_it() {
+    let mut weights = random_weights(SHAPES[1]);
+    let chunk = random_chunk(1);
+    let expected = classifier(&weights, SHAPES[1]).logits(&[&chunk]).unwrap().remove(0);
+    assert!(expected.music.is_finite());
+    weights.remove("music.weight");
+    weights.remove("music.bias");
+    let found = classifier(&weights, SHAPES[1]).logits(&[&chunk]).unwrap().remove(0);
+    assert_eq!((found.genres, found.music), (expected.genres, f32::INFINITY));
 }

@@ -27,9 +27,6 @@ pub struct BatchOptions {
     pub label_smoothing: f32,
     /// The share of chunks that another one is mixed into, with its share of the target.
     pub mix: f64,
-    /// The share of chunks in whose place one comes that is no music, and for which every genre is as likely as the others.
-    /// It makes no difference where there are no such chunks.
-    pub not_music: f64,
     /// Whether a chunk may begin later in its track, up to where the next one does.
     pub time_shift: bool,
     /// Whether every track is heard as often as the others, however long it is.
@@ -105,15 +102,6 @@ impl BatchMaker<'_> {
         let mut random = source(self.options.seed, "batch", step);
         let mut batch = Batch { chunks: 0, cells: Vec::new(), targets: Vec::new() };
         for place in places {
-            if !self.examples.not_music().is_empty() && random.random_bool(self.options.not_music) {
-                let chunk = random.random_range(0..self.examples.not_music().len());
-                let labels = self.examples.labels();
-                batch.chunks += 1;
-                let cells = loudness(self.examples.not_music().get(chunk));
-                batch.cells.append(&mut self.augmented(cells, &mut random));
-                batch.targets.extend(std::iter::repeat_n(1.0 / labels as f32, labels));
-                continue;
-            }
             let (mut cells, mut target) = (self.heard(*place, &mut random), self.target(*place));
             if self.options.mix > 0.0 && random.random_bool(self.options.mix) {
                 let other = order.get(random.random_range(0..order.len())).copied().unwrap_or(*place);
@@ -136,10 +124,6 @@ impl BatchMaker<'_> {
         if let Some(next) = chunks.get(chunk + 1).filter(|_| self.options.time_shift) {
             move_on(&mut cells, &loudness(Some(next)), random.random_range(0..CHUNK_HOP_FRAMES));
         }
-        self.augmented(cells, random)
-    }
-
-    fn augmented(&self, mut cells: Vec<f32>, random: &mut rand_chacha::ChaCha8Rng) -> Vec<f32> {
         self.augment.apply(&mut cells, random);
         cells
     }
@@ -221,15 +205,7 @@ mod tests {
     }
 
     fn options() -> BatchOptions {
-        BatchOptions {
-            batch: 4,
-            label_smoothing: 0.0,
-            mix: 0.0,
-            not_music: 0.0,
-            time_shift: false,
-            equal_tracks: false,
-            seed: 3,
-        }
+        BatchOptions { batch: 4, label_smoothing: 0.0, mix: 0.0, time_shift: false, equal_tracks: false, seed: 3 }
     }
 
     fn take(options: &BatchOptions, first: u64, threads: usize, count: usize) -> Vec<Batch> {

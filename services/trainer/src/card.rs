@@ -26,7 +26,12 @@ pub(crate) fn inherit(card: &str, measured: &Manifest, manifest: &Manifest) -> S
     let card = card.replace(&version(measured), &version(manifest));
     match (card.split_once(ORIGIN_HEADING), card.split_once(RESULTS_HEADING)) {
         (Some((before, _)), Some((_, after))) => {
-            format!("{before}{ORIGIN_HEADING}{}{RESULTS_HEADING}{after}", origins(manifest))
+            let note = format!(
+                "\nThese are the numbers of version `{}`, which had not learnt from `valid`. This version has; nothing is left \
+                 to measure it on.\n",
+                measured.version
+            );
+            format!("{before}{ORIGIN_HEADING}{}{RESULTS_HEADING}{note}{after}", origins(manifest))
         }
         _ => card,
     }

@@ -44,7 +44,7 @@ impl ChunkReport {
         for track in scored {
             for logits in &track.logits {
                 if let Some(cell) =
-                    confusion.get_mut(track.genre).and_then(|row| row.get_mut(metrics::greatest(logits)))
+                    confusion.get_mut(track.genre).and_then(|row| row.get_mut(metrics::greatest(&logits.genres)))
                 {
                     *cell += 1;
                 }
@@ -97,6 +97,8 @@ impl fmt::Display for ChunkReport {
 
 #[cfg(test)]
 mod tests {
+    use chorale_model::Logits;
+
     use super::*;
 
     #[test]
@@ -107,7 +109,11 @@ mod tests {
             labels: vec!["jazz".to_owned(), "rock".to_owned()],
             ..chorale_model::ModelFolder::embedded().unwrap().manifest().clone()
         };
-        let track = |genre, logits| ScoredTrack { name: String::new(), genre, logits };
+        let track = |genre, logits: Vec<Vec<f32>>| ScoredTrack {
+            name: String::new(),
+            genre,
+            logits: logits.into_iter().map(Logits::of_music).collect(),
+        };
         let scored = [track(0, vec![vec![2.0, 0.0], vec![0.0, 1.0], vec![1.0, 0.0]]), track(1, vec![vec![0.0, 1.0]])];
         let report = ChunkReport::new(&manifest, "test", 7, &scored);
         assert_eq!((report.chunks, report.chunk_accuracy), (4, 0.75));

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{Examples, Parameter, Result, Trainable, TrainerError, chance::source, learner::drop_out};
+use crate::{Examples, Parameter, Result, Room, Trainable, TrainerError, chance::source, learner::drop_out};
 
 /// Chunks that the normalisations are fitted to, spread over all of them.
 const CALIBRATION_CHUNKS: usize = 1_536;
@@ -31,11 +31,15 @@ pub struct EnsembleOptions {
     /// What the learning rate is multiplied by for the pretrained convolutions, member by member and then from the first
     /// again: members that differ more err less together.
     pub backbone_rates: Vec<f64>,
+    /// How much of a linear discriminant analysis of a member's features is added to its logits at the end.
+    pub discriminant: f64,
+    /// How the sound of training chunks is changed.
+    pub room: Room,
 }
 
 impl Default for EnsembleOptions {
     fn default() -> Self {
-        Self { members: 4, dropout: 0.5, backbone_rates: vec![0.1, 0.3, 1.0] }
+        Self { members: 2, dropout: 0.5, backbone_rates: vec![0.1, 0.3], discriminant: 0.2, room: Room::default() }
     }
 }
 
@@ -50,6 +54,9 @@ impl EnsembleOptions {
         };
         option((1..=64).contains(&self.members), "members", "1 to 64", self.members.to_string())?;
         option((0.0..1.0).contains(&self.dropout), "dropout", "0 to below 1", self.dropout.to_string())?;
+        option((0.0..=10.0).contains(&self.discriminant), "discriminant", "0 to 10", self.discriminant.to_string())?;
+        let changed = self.room.share;
+        option((0.0..=1.0).contains(&changed), "augment", "0 to 1", changed.to_string())?;
         let rates = &self.backbone_rates;
         let fit = !rates.is_empty() && rates.iter().all(|rate| (0.0..=1.0).contains(rate));
         option(fit, "backbone rates", "some from 0 to 1", format!("{rates:?}"))

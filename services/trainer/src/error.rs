@@ -156,6 +156,9 @@ pub enum TrainerError {
     /// The fit ran away to infinity.
     #[error("the loss is not finite in epoch {0}: try a lower learning rate")]
     Diverged(usize),
+    /// Features have no covariance to tell classes by.
+    #[error("the network's features of the training chunks are not finite: training has diverged")]
+    NoDiscriminant,
     /// A picture or a page cannot be made.
     #[error("cannot draw the report: {0}")]
     Picture(Box<dyn std::error::Error + Send + Sync>),

@@ -26,7 +26,6 @@ pub struct Examples {
     tracks: Vec<ChunkedTrack>,
     genres: Vec<usize>,
     labels: usize,
-    not_music: Vec<Vec<u8>>,
 }
 
 impl Examples {
@@ -43,18 +42,7 @@ impl Examples {
             })
         };
         let genres = tracks.iter().map(genre).collect::<Result<_>>()?;
-        Ok(Self { tracks, genres, labels: labels.len(), not_music: Vec::new() })
-    }
-
-    /// The same with chunks that are no music, so that no genre is right for them.
-    #[must_use]
-    pub fn with_not_music(self, chunks: Vec<Vec<u8>>) -> Self {
-        Self { not_music: chunks, ..self }
-    }
-
-    /// Chunks that are no music.
-    pub(crate) fn not_music(&self) -> &[Vec<u8>] {
-        &self.not_music
+        Ok(Self { tracks, genres, labels: labels.len() })
     }
 
     /// The tracks.
@@ -86,6 +74,12 @@ impl Examples {
         self.tracks.iter().flat_map(|track| track.chunks.iter().map(Vec::as_slice))
     }
 
+    /// The genre of every chunk, track by track.
+    pub(crate) fn chunk_genres(&self) -> Vec<usize> {
+        let tracks = self.tracks.iter().zip(&self.genres);
+        tracks.flat_map(|(track, genre)| std::iter::repeat_n(*genre, track.chunks.len())).collect()
+    }
+
     /// Adds everything that training depends on to `hasher`.
     pub(crate) fn digest(&self, hasher: &mut blake3::Hasher) {
         for (track, genre) in self.tracks.iter().zip(&self.genres) {
@@ -94,9 +88,6 @@ impl Examples {
             for chunk in &track.chunks {
                 hasher.update(chunk);
             }
-        }
-        for chunk in &self.not_music {
-            hasher.update(chunk);
         }
     }
 }

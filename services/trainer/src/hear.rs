@@ -1,6 +1,6 @@
 //! What a model says about chunks in memory.
 
-use chorale_model::Classifier;
+use chorale_model::{Classifier, Logits};
 
 use crate::{ChunkedTrack, Examples, Progress, Result, metrics::ScoredTrack};
 
@@ -21,7 +21,7 @@ pub(crate) fn hear(classifier: &Classifier, examples: &Examples, progress: Progr
 }
 
 /// The logits of every chunk of a track.
-pub(crate) fn hear_chunks(classifier: &Classifier, track: &ChunkedTrack) -> Result<Vec<Vec<f32>>> {
+pub(crate) fn hear_chunks(classifier: &Classifier, track: &ChunkedTrack) -> Result<Vec<Logits>> {
     let mut logits = Vec::with_capacity(track.chunks.len());
     for chunks in track.chunks.chunks(CHUNKS_AT_ONCE) {
         let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();

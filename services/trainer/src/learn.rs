@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
+use chorale_model::Logits;
 use serde_json::Value;
 
 use crate::{
@@ -134,7 +135,7 @@ pub(crate) fn score(workers: &Workers, learner: &dyn Trainable, examples: &Examp
     let scored = examples.tracks().iter().zip(examples.genres()).map(|(track, genre)| ScoredTrack {
         name: track.name.clone(),
         genre: *genre,
-        logits: logits.by_ref().take(track.chunks.len()).collect(),
+        logits: logits.by_ref().take(track.chunks.len()).map(Logits::of_music).collect(),
     });
     Ok(scored.collect())
 }

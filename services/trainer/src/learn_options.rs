@@ -33,7 +33,6 @@ impl LearnOptions {
                 batch: 32,
                 label_smoothing: 0.0,
                 mix: 0.0,
-                not_music: 0.0,
                 time_shift: false,
                 equal_tracks: false,
                 seed,
@@ -55,7 +54,6 @@ impl LearnOptions {
                 batch: 64,
                 label_smoothing: 0.1,
                 mix: 0.25,
-                not_music: 0.05,
                 time_shift: true,
                 equal_tracks: true,
                 seed,
@@ -84,7 +82,6 @@ impl LearnOptions {
         let smoothing = batches.label_smoothing;
         option((0.0..1.0).contains(&smoothing), "label smoothing", "0 to below 1", smoothing.to_string())?;
         option((0.0..=1.0).contains(&batches.mix), "mix", "0 to 1", batches.mix.to_string())?;
-        option((0.0..=1.0).contains(&batches.not_music), "not music", "0 to 1", batches.not_music.to_string())?;
         option((0.0..1.0).contains(&self.averaging), "averaging", "0 to below 1", self.averaging.to_string())?;
         let warm_up = self.schedule.warm_up;
         option((0.0..=1e6).contains(&warm_up), "warm-up", "0 to 1000000 epochs", warm_up.to_string())?;

@@ -1,6 +1,6 @@
 //! Counting right and wrong answers.
 
-use chorale_model::{log_vote, probabilities, track_probabilities};
+use chorale_model::{Logits, Votes};
 use serde::Serialize;
 
 /// 95 % of a normal distribution lie within this many standard deviations.
@@ -18,8 +18,8 @@ pub struct Prediction {
     pub predicted: String,
     /// The probability of `predicted`.
     pub confidence: f32,
-    /// The probability of every genre: the geometric mean over the track's chunks, made to sum to 1. In the order of the
-    /// model's labels.
+    /// The probability of every genre: the geometric mean over the track's chunks, made to sum to 1 together with that of
+    /// being none of them. In the order of the model's labels.
     pub probabilities: Vec<f32>,
     /// Chunks that voted.
     pub chunks: usize,
@@ -51,25 +51,23 @@ pub struct GenreScores {
 pub(crate) struct ScoredTrack {
     pub(crate) name: String,
     pub(crate) genre: usize,
-    /// `[chunk][label]`, at least one chunk.
-    pub(crate) logits: Vec<Vec<f32>>,
+    /// Those of every chunk, at least one.
+    pub(crate) logits: Vec<Logits>,
 }
 
 impl ScoredTrack {
     /// The track's probabilities, as the gateway's vote has them.
     pub(crate) fn probabilities(&self, temperature: f64) -> Vec<f32> {
-        let mut sums = vec![0.0_f64; self.logits.first().map_or(0, Vec::len)];
+        let mut votes = Votes::new(self.logits.first().map_or(0, |logits| logits.genres.len()));
         for logits in &self.logits {
-            for (sum, probability) in sums.iter_mut().zip(probabilities(logits, temperature)) {
-                *sum += log_vote(probability);
-            }
+            votes.add(&logits.probabilities(temperature));
         }
-        track_probabilities(&sums, self.logits.len()).iter().map(|probability| *probability as f32).collect()
+        votes.probabilities().iter().map(|probability| *probability as f32).collect()
     }
 
     /// Chunks whose greatest logit is that of the track's genre.
     pub(crate) fn chunks_right(&self) -> usize {
-        self.logits.iter().filter(|logits| greatest(logits) == self.genre).count()
+        self.logits.iter().filter(|logits| greatest(&logits.genres) == self.genre).count()
     }
 }
 
@@ -143,7 +141,11 @@ mod tests {
     use super::*;
 
     fn track(genre: usize, logits: &[[f32; 2]]) -> ScoredTrack {
-        ScoredTrack { name: String::new(), genre, logits: logits.iter().map(|logits| logits.to_vec()).collect() }
+        ScoredTrack {
+            name: String::new(),
+            genre,
+            logits: logits.iter().map(|logits| Logits::of_music(logits.to_vec())).collect(),
+        }
     }
 
     #[test]

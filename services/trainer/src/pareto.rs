@@ -47,6 +47,27 @@ pub fn draw(points: &[ParetoPoint], path: &Path) -> Result<()> {
     file::write(path, svg(points)?.as_bytes())
 }
 
+/// The same as a table in Markdown, the cheapest first.
+#[must_use]
+pub fn table(points: &[ParetoPoint]) -> String {
+    let front = front(points);
+    let mut ordered: Vec<&ParetoPoint> = points.iter().collect();
+    ordered.sort_by_key(|point| point.multiply_accumulates);
+    let mut table = "| model | multiply-accumulates a chunk | accuracy on `valid` | 95 % interval | beaten |\n|---|---|---|---|---|\n".to_owned();
+    for point in ordered {
+        let [low, high] = point.interval.map(percent);
+        let beaten = if front.contains(&point) { "by none" } else { "by one that costs no more" };
+        let row = format!(
+            "| `{}` | {:.1} M | {:.1} % | {low:.1} to {high:.1} % | {beaten} |\n",
+            point.name,
+            cost(point) / 1e6,
+            percent(point.accuracy)
+        );
+        table.push_str(&row);
+    }
+    table
+}
+
 /// The points that no other one beats, the cheapest first.
 fn front(points: &[ParetoPoint]) -> Vec<&ParetoPoint> {
     let mut ordered: Vec<&ParetoPoint> = points.iter().collect();
@@ -255,6 +276,15 @@ mod tests {
         ];
         let names: Vec<&str> = front(&points).into_iter().map(|point| point.name.as_str()).collect();
         assert_eq!(names, ["cheap", "good", "dear"]);
+    }
+
+    #[test]
+    fn the_table_begins_with_the_cheapest_and_names_what_is_beaten() {
+        let table = table(&[point("dear", 900_000_000, 0.8), point("beaten", 25_740_000, 0.4), point("cheap", 1, 0.5)]);
+        let rows: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(rows[1], "| `beaten` | 25.7 M | 40.0 % | 34.0 to 46.0 % | by one that costs no more |");
+        assert!(rows[0].starts_with("| `cheap` | 0.0 M |") && rows[0].ends_with("| by none |"), "{table}");
+        assert!(rows[2].starts_with("| `dear` | 900.0 M |") && rows[2].ends_with("| by none |"), "{table}");
     }
 
     #[test]

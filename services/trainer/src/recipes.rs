@@ -6,7 +6,7 @@ use chorale_model::Architecture;
 
 use crate::{
     Backbone, EnsembleLearner, EnsembleOptions, NetworkOptions, NetworkOutcome, NoAugmentation, Progress, Recipe,
-    Result, Room, SeedCnnLearner, TrainerError, train_network,
+    Result, SeedCnnLearner, TrainerError, conclusion::conclude, train_network,
 };
 
 /// Trains an ensemble of this architecture, whose members start from `start`.
@@ -26,14 +26,16 @@ pub fn train_ensemble(
         expected: "an ensemble",
         found: architecture.name().to_owned(),
     })?;
-    let room = Room::default();
     let recipe = Recipe {
         architecture,
         build: &|train, seed, device| {
             Ok(Box::new(EnsembleLearner::new(&start.start, shape, ensemble, train, seed, device)?))
         },
-        augment: &room,
-        context: serde_json::json!({ "ensemble": ensemble, "room": room, "backbone": start.digest }),
+        conclude: &|weights, train, not_music, device| {
+            conclude(weights, shape, train, not_music, ensemble.discriminant, device)
+        },
+        augment: &ensemble.room,
+        context: serde_json::json!({ "ensemble": ensemble, "backbone": start.digest }),
         provenance: BTreeMap::from([("backbone".to_owned(), start.origin.clone())]),
         licences: start.licences.clone(),
     };
@@ -48,6 +50,7 @@ pub fn train_seed_cnn(options: &NetworkOptions, progress: Progress) -> Result<Ne
     let recipe = Recipe {
         architecture: Architecture::SeedCnn,
         build: &|train, seed, device| Ok(Box::new(SeedCnnLearner::new(train.labels(), seed, device)?)),
+        conclude: &|_, _, _, _| Ok(()),
         augment: &NoAugmentation,
         context: serde_json::Value::Null,
         provenance: BTreeMap::new(),

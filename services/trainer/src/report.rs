@@ -23,6 +23,8 @@ pub struct Report {
     pub version: String,
     /// The split that was measured; none for all tracks, or a list.
     pub split: Option<String>,
+    /// Whether the model has learnt from a split of this name.
+    pub learnt: bool,
     /// Tracks measured.
     pub tracks: usize,
     /// Their chunks that voted.
@@ -88,6 +90,7 @@ impl Report {
         Self {
             model: manifest.name.clone(),
             version: manifest.version.clone(),
+            learnt: split.is_some_and(|split| manifest.learnt_splits.iter().any(|learnt| learnt == split)),
             split: split.map(str::to_owned),
             tracks: scored.len(),
             chunks,
@@ -136,6 +139,9 @@ impl fmt::Display for Report {
         let [low, high] = self.track_accuracy_interval.map(|share| share * 100.0);
         let split = self.split.as_deref().map_or(String::new(), |split| format!(" of the split `{split}`"));
         writeln!(f, "{} {} on {} tracks{split}, {} chunks", self.model, self.version, self.tracks, self.chunks)?;
+        if self.learnt {
+            writeln!(f, "The model has learnt from a split of this name: it is examined on what it may remember.")?;
+        }
         writeln!(f)?;
         writeln!(f, "  track accuracy  {:5.1} %   95 % interval {low:.1} to {high:.1} %", self.track_accuracy * 100.0)?;
         writeln!(f, "  chunk accuracy  {:5.1} %", self.chunk_accuracy * 100.0)?;
@@ -182,6 +188,8 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use chorale_model::Logits;
+
     use super::*;
 
     fn report() -> Report {
@@ -195,10 +203,15 @@ mod tests {
             temperature: 1.0,
             unknown_below: 0.0,
             metrics: Default::default(),
+            learnt_splits: vec!["train".to_owned()],
             provenance: Default::default(),
             licences: Vec::new(),
         };
-        let track = |name: &str, genre, logits| ScoredTrack { name: name.to_owned(), genre, logits };
+        let track = |name: &str, genre, logits: Vec<Vec<f32>>| ScoredTrack {
+            name: name.to_owned(),
+            genre,
+            logits: logits.into_iter().map(Logits::of_music).collect(),
+        };
         let scored = [
             track("a", 0, vec![vec![2.0, 0.0], vec![1.0, 0.0]]),
             track("b", 0, vec![vec![0.0, 3.0]]),
@@ -216,6 +229,13 @@ mod tests {
         assert_eq!(report.confusion, [[2, 1], [0, 0]]);
         assert_eq!(report.predictions[1].predicted, "classical");
         assert!((report.macro_f1 - 0.8).abs() < 1e-12, "a genre without tracks has no say");
+    }
+
+    #[test]
+    fn what_was_learnt_from_is_told() {
+        let learnt = Report { learnt: true, ..report() };
+        assert!(!report().learnt && !report().to_string().contains("learnt"));
+        assert!(learnt.to_string().contains("has learnt from a split of this name"), "{learnt}");
     }
 
     #[test]

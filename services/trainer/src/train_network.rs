@@ -50,7 +50,7 @@ pub struct NetworkOptions {
     pub resume: bool,
     /// What is split: by track, the splits of the data are used; by chunk, they are ignored, and there is no validation.
     pub split_by: SplitBy,
-    /// Audio that is no music, for which no genre is to be likely: a folder or a CSV file. The threshold of the verdict
+    /// Audio that is no music, for an ensemble to be told from music: a folder or a CSV file. The threshold of the verdict
     /// `unknown` is chosen on it and on the validation tracks.
     pub not_music: Option<PathBuf>,
     /// A model that the same options made: the new one learns from its validation tracks, too, and takes over its
@@ -63,12 +63,18 @@ pub struct NetworkOptions {
 /// What makes the network, as a function of what it will learn from, the seed and the device.
 pub type Build<'a> = dyn Fn(&Examples, u64, &Device) -> Result<Box<dyn Trainable>> + Sync + 'a;
 
+/// What is fitted to the weights when they have learnt, as a function of what they have learnt from and of chunks that are
+/// no music.
+pub type Conclude<'a> = dyn Fn(&mut Weights, &Examples, &[Vec<u8>], &Device) -> Result<()> + Sync + 'a;
+
 /// A network and what belongs to it.
 pub struct Recipe<'a> {
     /// The network.
     pub architecture: Architecture,
     /// What makes it.
     pub build: &'a Build<'a>,
+    /// What is done to its weights in the end.
+    pub conclude: &'a Conclude<'a>,
     /// What is done to chunks before they are learnt from.
     pub augment: &'a dyn Augment,
     /// Options of the network and the augmentation that change the result. A checkpoint with others is refused.
@@ -112,6 +118,8 @@ struct Data {
     labels: Vec<String>,
     train: Examples,
     held_out: Examples,
+    /// Chunks that are no music.
+    not_music: Vec<Vec<u8>>,
     skipped: Vec<Skipped>,
 }
 
@@ -146,8 +154,9 @@ fn train_here(options: &NetworkOptions, recipe: &Recipe<'_>, progress: Progress)
     let valid = (options.split_by == SplitBy::Track && options.refit.is_none()).then_some(&data.held_out);
     let learnt = learn(&*learner, recipe.augment, &data.train, valid, &options.learn, &run)?;
     let learn_time = started.elapsed();
-    let weights = learner.weights(&learnt.values)?;
+    let mut weights = learner.weights(&learnt.values)?;
     drop(learner);
+    (recipe.conclude)(&mut weights, &data.train, &data.not_music, &run.device)?;
     let (model, measured) = finish(options, recipe, &data, weights, progress)?;
     model.save(&options.out)?;
     curves::draw(&learnt.history, &options.out.join(CURVES_FILE))?;
@@ -190,8 +199,9 @@ fn read(options: &NetworkOptions, progress: Progress) -> Result<Data> {
         }
     };
     Ok(Data {
-        train: Examples::new(train, &labels)?.with_not_music(not_music),
+        train: Examples::new(train, &labels)?,
         held_out: Examples::new(held_out, &labels)?,
+        not_music,
         labels,
         skipped,
     })
@@ -252,6 +262,11 @@ fn manifest(options: &NetworkOptions, recipe: &Recipe<'_>, data: &Data) -> Manif
         temperature: 1.0,
         unknown_below: 0.0,
         metrics: BTreeMap::new(),
+        learnt_splits: match (options.split_by, &options.refit) {
+            (SplitBy::Track, None) => vec![TRAIN_SPLIT.to_owned()],
+            (SplitBy::Track, Some(_)) => vec![TRAIN_SPLIT.to_owned(), VALID_SPLIT.to_owned()],
+            (SplitBy::Chunk, _) => Vec::new(),
+        },
         provenance,
         licences: recipe.licences.clone(),
     }

@@ -124,6 +124,11 @@ fn a_refit_learns_from_the_validation_tracks_and_says_what_was_measured_before()
     let (known, manifest) = (measured.manifest(), outcome.model.manifest());
     assert_eq!((&known.metrics, known.temperature), (&manifest.metrics, manifest.temperature));
     assert_ne!(known.version, manifest.version);
+    assert_eq!(
+        (&known.learnt_splits, &manifest.learnt_splits),
+        (&vec!["train".into()], &vec!["train".into(), "valid".into()])
+    );
+    assert!(outcome.model.card().contains("had not learnt from `valid`"), "{}", outcome.model.card());
     assert!(manifest.provenance["measured"].contains(&known.version), "{:?}", manifest.provenance);
 }
 

@@ -29,13 +29,14 @@ pub(crate) fn run(arguments: &ModelsArguments) -> anyhow::Result<Exit> {
         }
     }
     match &arguments.pareto {
-        Some(picture) if !draw(&models, picture)? => Ok(Exit::Failed),
+        Some(picture) if !draw(&models, picture, arguments.json)? => Ok(Exit::Failed),
         _ => Ok(exit),
     }
 }
 
-/// Draws the models that have been measured, and says whether all have.
-fn draw(models: &[(String, ModelFolder)], picture: &Path) -> anyhow::Result<bool> {
+/// Draws the models that have been measured, prints them as a table unless JSON is wanted, and says whether all have been
+/// measured.
+fn draw(models: &[(String, ModelFolder)], picture: &Path, json: bool) -> anyhow::Result<bool> {
     let embedded = [ModelFolder::embedded(), ModelFolder::embedded_small()];
     let embedded = embedded.into_iter().collect::<Result<Vec<_>, _>>().context("the embedded models")?;
     let shipped = |version: &str| embedded.iter().any(|model| model.manifest().version == version);
@@ -55,6 +56,9 @@ fn draw(models: &[(String, ModelFolder)], picture: &Path) -> anyhow::Result<bool
         });
     }
     pareto::draw(&points, picture)?;
+    if !json {
+        anstream::println!("\n{}", pareto::table(&points).trim_end());
+    }
     Ok(points.len() == models.len())
 }
 

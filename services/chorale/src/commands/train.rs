@@ -5,7 +5,7 @@ use std::{env, process::Command, thread::available_parallelism};
 use anyhow::Context;
 use chorale_model::{Architecture, DeviceSpec};
 use chorale_trainer::{
-    Backbone, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress, train_ensemble,
+    Backbone, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress, Room, train_ensemble,
     train_seed_cnn,
 };
 
@@ -39,10 +39,10 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Exit> {
         Network::Ensemble => run_ensemble(arguments, &options, Architecture::Ensemble)?,
         Network::Small => run_ensemble(arguments, &options, Architecture::Small)?,
         Network::SeedCnn => {
-            if arguments.backbone.is_some() || arguments.dropout.is_some() || arguments.members.is_some() {
-                let text = "--backbone, --members and --dropout are not for --arch seed-cnn: it starts from nothing, alone, \
-                            and its dropout is fixed";
-                return Err(UsageError(text.to_owned()).into());
+            if let Some(flag) = ensemble_flag(arguments) {
+                let text =
+                    format!("{flag} is not for --arch seed-cnn: it starts from nothing, alone, and is as published");
+                return Err(UsageError(text).into());
             }
             train_seed_cnn(&options, Progress::Terminal)?
         }
@@ -78,12 +78,28 @@ fn run_ensemble(
     };
     let default = EnsembleOptions::default();
     let members = if architecture == Architecture::Small { 1 } else { default.members };
+    let rates = &arguments.backbone_rates;
     let ensemble = EnsembleOptions {
         members: arguments.members.map_or(members, usize::from),
         dropout: arguments.dropout.unwrap_or(default.dropout),
-        ..default
+        backbone_rates: if rates.is_empty() { default.backbone_rates } else { rates.clone() },
+        discriminant: arguments.discriminant.unwrap_or(default.discriminant),
+        room: Room { share: arguments.augment.unwrap_or(default.room.share), ..default.room },
     };
     Ok(train_ensemble(options, architecture, &start, &ensemble, Progress::Terminal)?)
+}
+
+/// The first flag that is for ensembles only.
+fn ensemble_flag(arguments: &TrainArguments) -> Option<&'static str> {
+    let flags = [
+        ("--backbone", arguments.backbone.is_some()),
+        ("--dropout", arguments.dropout.is_some()),
+        ("--augment", arguments.augment.is_some()),
+        ("--members", arguments.members.is_some()),
+        ("--backbone-rates", !arguments.backbone_rates.is_empty()),
+        ("--discriminant", arguments.discriminant.is_some()),
+    ];
+    flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
 }
 
 /// Becomes the same process with one thread for each product. Training shares the chunks of a batch between threads; if
@@ -108,6 +124,7 @@ fn learn_options(arguments: &TrainArguments) -> LearnOptions {
     learn.epochs = arguments.epochs.unwrap_or(learn.epochs);
     learn.batches.batch = arguments.batch.unwrap_or(learn.batches.batch);
     learn.batches.label_smoothing = arguments.label_smoothing.unwrap_or(learn.batches.label_smoothing);
+    learn.batches.mix = arguments.mix.unwrap_or(learn.batches.mix);
     learn.schedule.learning_rate = arguments.learning_rate.unwrap_or(learn.schedule.learning_rate);
     learn.optimizer.weight_decay = arguments.weight_decay.unwrap_or(learn.optimizer.weight_decay);
     learn.patience = arguments.patience.unwrap_or(learn.patience);
