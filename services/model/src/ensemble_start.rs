@@ -5,7 +5,7 @@ use crate::{
     architecture::{
         FRONT_CHANNELS, FrontPart, MID_CHANNELS, POOLED_FEATURES, SHORT_TIME, TEMPORAL, TIMBRAL, mid_inputs, mid_layers,
     },
-    ensemble::{MEMBERS, front_channels, member_tensor},
+    ensemble::{MEMBERS, MUSIC_BIAS, MUSIC_WEIGHT, front_channels, member_tensor},
     front::filters,
     import::{insert_adapter, original_musicnn, resample},
 };
@@ -57,7 +57,9 @@ impl EnsembleStart {
     pub fn of_model(model: &ModelFolder, shape: EnsembleShape) -> Result<Self> {
         let weights = model.weights();
         let mut front = Weights::default();
-        for (name, array) in weights.iter().filter(|(name, _)| !name.starts_with(MEMBERS)) {
+        // What tells music belongs to the features that the members had, not to those that they will come to.
+        let stays = |name: &str| !(name.starts_with(MEMBERS) || [MUSIC_WEIGHT, MUSIC_BIAS].contains(&name));
+        for (name, array) in weights.iter().filter(|(name, _)| stays(name)) {
             front.insert(name, array.clone());
         }
         let channels = front_channels(&front)?;
@@ -270,6 +272,14 @@ mod tests {
         let start = EnsembleStart::import(&bytes, &adapter(), shape).unwrap();
         assert_eq!(start.front.length("front.temporal_long.conv.bias").unwrap(), 1);
         assert_eq!(start.channels, 561 - 50);
+    }
+
+    #[test]
+    fn going_on_from_a_model_forgets_what_it_took_for_music() {
+        let small = ModelFolder::embedded_small().unwrap();
+        assert!(small.weights().length(MUSIC_BIAS).is_ok());
+        let start = EnsembleStart::of_model(&small, Architecture::Small.ensemble().unwrap()).unwrap();
+        assert!(start.front.length(MUSIC_BIAS).is_err() && start.front.length("adapter.bias").is_ok());
     }
 
     #[test]
