@@ -56,9 +56,9 @@ def make(job):
     subprocess.run(command, check=True)
 
 
-def classify(chorale, paths):
+def classify(chorale, model, paths):
     """The answer on each file."""
-    command = [chorale, "classify", "--json", *map(str, paths)]
+    command = [chorale, "classify", "--json", *model, *map(str, paths)]
     answered = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     answers = {answer["path"]: answer for answer in map(json.loads, answered.stdout.splitlines())}
     for path in map(str, paths):
@@ -92,19 +92,21 @@ def share(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chorale", default="chorale", help="the chorale binary (default: the one in PATH)")
+    parser.add_argument("--model", help="a model folder, or small (the default model)")
     parser.add_argument("--at-least", type=share, default=0.95, help="share that must stay the same (0.95)")
     parser.add_argument("--jobs", type=int, default=2, help="files that ffmpeg makes at a time (2)")
     parser.add_argument("files", nargs="+", metavar="FILE", type=Path)
     arguments = parser.parse_args()
 
-    originals = classify(arguments.chorale, arguments.files)
+    model = ["--model", arguments.model] if arguments.model else []
+    originals = classify(arguments.chorale, model, arguments.files)
     print(f"{'variant':22}  {'verdict unchanged':>21}  mean |Δ confidence|")
     total = []
     for name, (ending, options) in VARIANTS.items():
         with tempfile.TemporaryDirectory() as folder, ThreadPool(arguments.jobs) as pool:
             outs = [Path(folder) / f"{number:05}.{ending}" for number in range(len(arguments.files))]
             pool.map(make, [(file, options, out) for file, out in zip(arguments.files, outs)])
-            compared = [compare(*pair) for pair in zip(originals, classify(arguments.chorale, outs))]
+            compared = [compare(*pair) for pair in zip(originals, classify(arguments.chorale, model, outs))]
         row(name, compared)
         total += compared
     row("total", total)
