@@ -68,6 +68,18 @@ pub(crate) fn expected_calibration_error(bins: &[ReliabilityBin]) -> f64 {
     bins.iter().filter_map(gap).sum::<f64>() / tracks.max(1) as f64
 }
 
+/// About the [`expected_calibration_error`] of a model that is right exactly as often as it is sure: with few tracks in a
+/// bin, their accuracy is off by chance. It is the mean absolute deviation of a binomial share, by its normal approximation.
+pub(crate) fn calibration_error_by_chance(bins: &[ReliabilityBin]) -> f64 {
+    let tracks: usize = bins.iter().map(|bin| bin.tracks).sum();
+    let deviation = |bin: &ReliabilityBin| {
+        let confidence = bin.mean_confidence?;
+        let variance = confidence * (1.0 - confidence).max(0.0) * bin.tracks as f64;
+        Some((variance * std::f64::consts::FRAC_2_PI).sqrt())
+    };
+    bins.iter().filter_map(deviation).sum::<f64>() / tracks.max(1) as f64
+}
+
 /// The tracks that the model is most surely wrong about, the surest first.
 pub(crate) fn surest_mistakes(predictions: &[Prediction], labels: &[String]) -> Vec<SurestMistake> {
     let mut mistakes: Vec<&Prediction> = predictions.iter().filter(|prediction| !prediction.is_right()).collect();
@@ -91,7 +103,10 @@ pub(crate) fn surest_mistakes(predictions: &[Prediction], labels: &[String]) -> 
 
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
+
     use super::*;
+    use crate::chance::source;
 
     /// A track that is `a`, with these probabilities of `a` and `b`.
     fn prediction(track: &str, probabilities: [f32; 2]) -> Prediction {
@@ -135,6 +150,30 @@ mod tests {
         let found = expected_calibration_error(&reliability(&predictions));
         assert!((found - expected).abs() < 1e-12, "{found}");
         assert_eq!(expected_calibration_error(&reliability(&[])), 0.0);
+    }
+
+    #[test]
+    fn chance_alone_makes_a_calibration_error_that_fades_with_the_number_of_tracks() {
+        let mut random = source(1, "calibration", 0);
+        for (tracks, within) in [(200, 0.07), (20_000, 0.007)] {
+            let simulate = |_| {
+                let drawn = (0..tracks).map(|_| {
+                    let confidence = random.random_range(0.5..1.0_f32);
+                    let is_right = random.random::<f32>() < confidence;
+                    // The genre is `a`.
+                    prediction(
+                        "a",
+                        if is_right { [confidence, 1.0 - confidence] } else { [1.0 - confidence, confidence] },
+                    )
+                });
+                let bins = reliability(&drawn.collect::<Vec<_>>());
+                [expected_calibration_error(&bins), calibration_error_by_chance(&bins)]
+            };
+            let runs: Vec<[f64; 2]> = (0..20).map(simulate).collect();
+            let mean = |column: usize| runs.iter().map(|run| run[column]).sum::<f64>() / 20.0;
+            assert!((mean(0) / mean(1) - 1.0).abs() < 0.25 && mean(1) < within, "{} {}", mean(0), mean(1));
+        }
+        assert_eq!(calibration_error_by_chance(&reliability(&[])), 0.0);
     }
 
     #[test]

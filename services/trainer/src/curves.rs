@@ -9,9 +9,7 @@ use plotters::{
 
 use crate::{
     EpochScores, Result, file,
-    picture::{
-        self, BLUE, Canvas, Drawn, GRID, INK, PAPER, RED, SOFT_INK, TEXT, font, heading, width_of, words, write,
-    },
+    picture::{self, BLUE, Canvas, Drawn, INK, RED, TEXT, heading, mesh, width_of, words, write},
 };
 
 const MARGIN: i32 = 20;
@@ -96,19 +94,13 @@ fn panel(canvas: &Canvas<'_>, title: &str, lines: &[Line], last_epoch: usize, mo
         .x_label_area_size(50)
         .y_label_area_size(60)
         .build_cartesian_2d(1.0..last_epoch.max(2) as f64, range)?;
-    chart
-        .configure_mesh()
-        .light_line_style(PAPER.mix(0.0))
-        .bold_line_style(GRID)
-        .axis_style(INK)
+    mesh(&mut chart)
         .x_labels(last_epoch.clamp(2, 9))
         .y_labels(7)
         .x_desc("epoch")
         .y_desc(title)
         .y_label_formatter(&|value| format!("{value:.decimals$}"))
         .x_label_formatter(&|epoch| if epoch.fract() == 0.0 { format!("{epoch:.0}") } else { String::new() })
-        .label_style(font(TEXT, INK))
-        .axis_desc_style(font(TEXT, SOFT_INK))
         .draw()?;
     for line in lines {
         chart.draw_series(LineSeries::new(line.points.iter().copied(), line.colour.stroke_width(2)))?;

@@ -7,6 +7,7 @@ use askama::Template;
 use crate::{
     Report, Result, TrainerError, file,
     picture::{self, printable},
+    report::LEARNT,
 };
 
 const PAGE_FILE: &str = "index.html";

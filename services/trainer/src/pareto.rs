@@ -9,7 +9,7 @@ use plotters::{
 
 use crate::{
     Result, file,
-    picture::{self, BLUE, GRID, INK, PAPER, RED, SOFT_INK, TEXT, font, heading, shorten, width_of, words, write},
+    picture::{self, BLUE, GRID, INK, PAPER, RED, SOFT_INK, TEXT, heading, mesh, shorten, width_of, words, write},
 };
 
 const MARGIN: i32 = 20;
@@ -123,20 +123,14 @@ fn svg(points: &[ParetoPoint]) -> Result<String> {
             .x_label_area_size(52)
             .y_label_area_size(60)
             .build_cartesian_2d((cheapest / 1.6..dearest * 1.6).log_scale(), bottom.max(0.0)..top.min(100.0))?;
-        chart
-            .configure_mesh()
+        mesh(&mut chart)
             .disable_x_mesh()
-            .light_line_style(PAPER.mix(0.0))
-            .bold_line_style(GRID)
-            .axis_style(INK)
             .x_label_formatter(&|_| String::new())
             .set_tick_mark_size(LabelAreaPosition::Bottom, 0)
             .y_labels(8)
             .x_desc("multiply-accumulates a chunk of 4 s (logarithmic)")
             .y_desc("track accuracy (%)")
             .y_label_formatter(&|percent| format!("{percent:.0}"))
-            .label_style(font(TEXT, INK))
-            .axis_desc_style(font(TEXT, SOFT_INK))
             .draw()?;
         let (left, lowest) = chart.backend_coord(&(cheapest / 1.6, bottom.max(0.0)));
         let (right, highest) = chart.backend_coord(&(dearest * 1.6, top.min(100.0)));

@@ -4,12 +4,16 @@ mod confusion;
 mod genres;
 mod reliability;
 
-use std::error::Error;
+use std::{error::Error, fmt::Debug};
 
 use askama::Template;
 use plotters::{
-    coord::Shift,
-    prelude::{DrawingArea, IntoDrawingArea, IntoFont, RGBColor, SVGBackend, Text, TextStyle},
+    chart::MeshStyle,
+    coord::{Shift, ranged1d::ValueFormatter},
+    prelude::{
+        Cartesian2d, ChartContext, Color, DrawingArea, IntoDrawingArea, IntoFont, RGBColor, Ranged, SVGBackend, Text,
+        TextStyle,
+    },
     style::{
         FontStyle,
         text_anchor::{HPos, Pos, VPos},
@@ -105,6 +109,27 @@ pub(crate) fn words(size: f64, colour: RGBColor, horizontally: HPos) -> TextStyl
 pub(crate) fn heading() -> TextStyle<'static> {
     let bold = ("sans-serif", HEADING * LINE_HEIGHT).into_font().style(FontStyle::Bold);
     bold.color(&INK).pos(Pos::new(HPos::Left, VPos::Center))
+}
+
+/// The axes and lines of a chart, in our colours and sizes.
+pub(crate) fn mesh<'chart, 'canvas, X, Y>(
+    chart: &'chart mut ChartContext<'canvas, SVGBackend<'canvas>, Cartesian2d<X, Y>>,
+) -> MeshStyle<'canvas, 'chart, X, Y, SVGBackend<'canvas>>
+where
+    X: Ranged,
+    Y: Ranged,
+    X::ValueType: Debug,
+    Y::ValueType: Debug,
+    X: ValueFormatter<X::ValueType>,
+    Y: ValueFormatter<Y::ValueType>,
+{
+    let mut mesh = chart.configure_mesh();
+    mesh.light_line_style(PAPER.mix(0.0))
+        .bold_line_style(GRID)
+        .axis_style(INK)
+        .label_style(font(TEXT, INK))
+        .axis_desc_style(font(TEXT, SOFT_INK));
+    mesh
 }
 
 /// Writes `text` on the canvas.

@@ -41,6 +41,8 @@ pub struct Report {
     pub macro_f1: f64,
     /// How far confidence is from accuracy: the mean over ten bins of confidence, weighted by their tracks.
     pub expected_calibration_error: f64,
+    /// What that would be by chance alone, on so many tracks, for a model that is right exactly as often as it is sure.
+    pub calibration_error_by_chance: f64,
     /// Those bins, the least confident first.
     pub reliability: Vec<ReliabilityBin>,
     /// Scores by genre, in the order of the labels.
@@ -100,6 +102,7 @@ impl Report {
             log_loss: metrics::track_log_loss(scored, manifest.temperature),
             macro_f1: supported.iter().sum::<f64>() / supported.len() as f64,
             expected_calibration_error: calibration::expected_calibration_error(&reliability),
+            calibration_error_by_chance: calibration::calibration_error_by_chance(&reliability),
             reliability,
             genres,
             confusion,
@@ -133,6 +136,10 @@ impl Report {
     }
 }
 
+/// What is said of a report that flatters its model.
+pub(crate) const LEARNT: &str =
+    "The model has learnt from a split of this name: it is examined on what it may remember.";
+
 /// Plain text tables.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -140,15 +147,19 @@ impl fmt::Display for Report {
         let split = self.split.as_deref().map_or(String::new(), |split| format!(" of the split `{split}`"));
         writeln!(f, "{} {} on {} tracks{split}, {} chunks", self.model, self.version, self.tracks, self.chunks)?;
         if self.learnt {
-            writeln!(f, "The model has learnt from a split of this name: it is examined on what it may remember.")?;
+            writeln!(f, "{LEARNT}")?;
         }
         writeln!(f)?;
         writeln!(f, "  track accuracy  {:5.1} %   95 % interval {low:.1} to {high:.1} %", self.track_accuracy * 100.0)?;
         writeln!(f, "  chunk accuracy  {:5.1} %", self.chunk_accuracy * 100.0)?;
         writeln!(f, "  macro F1        {:5.1} %", self.macro_f1 * 100.0)?;
         writeln!(f, "  log loss        {:5.3}", self.log_loss)?;
-        let error = self.expected_calibration_error * 100.0;
-        writeln!(f, "  calibration     {error:5.1} %   expected error, confidence against accuracy in 10 bins")?;
+        let [error, chance] =
+            [self.expected_calibration_error, self.calibration_error_by_chance].map(|share| share * 100.0);
+        writeln!(
+            f,
+            "  calibration     {error:5.1} %   expected error in 10 bins of confidence; {chance:.1} % by chance alone"
+        )?;
         writeln!(f)?;
 
         let width = self.genres.iter().map(|genre| genre.genre.chars().count()).max().unwrap_or(0).max("genre".len());

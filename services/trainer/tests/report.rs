@@ -74,7 +74,9 @@ fn a_report_becomes_a_page_that_needs_nothing_else() {
     for id in ["confusion", "genres", "reliability", "surest-mistakes"] {
         assert!(parsed.descendants().any(|node| node.attribute("id") == Some(id)), "{id}");
     }
-    assert!(!parsed.descendants().any(|node| node.attribute("id") == Some("left-out")), "nothing was");
+    for absent in ["left-out", "learnt"] {
+        assert!(!parsed.descendants().any(|node| node.attribute("id") == Some(absent)), "nothing was {absent}");
+    }
 }
 
 #[test]
@@ -90,10 +92,11 @@ fn a_page_is_whole_whatever_names_and_numbers_are_in_it() {
     report.skipped.push(chorale_trainer::Skipped { track: HOSTILE.to_owned(), reason: HOSTILE.to_owned() });
     report.surest_mistakes.clear();
     report.log_loss = f64::NAN;
+    report.learnt = true;
     report.save(place.path()).unwrap();
     let page = fs::read_to_string(place.path().join("index.html")).unwrap();
     Document::parse_with_options(&page, ParsingOptions { allow_dtd: true, ..Default::default() }).unwrap();
-    assert!(!page.contains("<script") && page.contains("left-out"));
+    assert!(!page.contains("<script") && page.contains("left-out") && page.contains("what it may remember"));
 }
 
 #[test]

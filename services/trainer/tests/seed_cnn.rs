@@ -2,37 +2,21 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{fmt::Write, fs, path::Path};
+mod common;
 
-use chorale_model::{DeviceSpec, ModelFolder, contract::MEL_BANDS};
+use std::{fs, path::Path};
+
+use chorale_model::{DeviceSpec, ModelFolder};
 use chorale_trainer::{
     CHUNK_SPLIT_LEAKS, ChunkReport, EvaluateOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress,
     Report, Result, SplitBy, TrainerError, evaluate, evaluate_chunks, train_seed_cnn,
 };
 
-const FRAMES: usize = 150;
-const TRACKS: usize = 6;
+use common::write_data;
 
-/// Tracks of two genres, one with its energy in low bands and one in high ones.
-fn write_data(folder: &Path) {
-    fs::create_dir_all(folder).unwrap();
-    let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({TRACKS}, {MEL_BANDS}, {FRAMES}), }}\n");
-    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
-    npy.extend((header.len() as u16).to_le_bytes());
-    npy.extend(header.as_bytes());
-    let mut table = "row,track,genre,split,floor_db\n".to_owned();
-    for track in 0..TRACKS {
-        let (genre, loud) = if track % 2 == 0 { ("low", 0..64) } else { ("high", 64..128) };
-        let split = if track < 4 { "train" } else { "valid" };
-        writeln!(table, "{track},track {track},{genre},{split},-80").unwrap();
-        for band in 0..MEL_BANDS {
-            let level = if loud.contains(&band) { 180 } else { 60 };
-            npy.extend((0..FRAMES).map(|frame| (level + (band * 7 + frame * (track + 3)) % 60) as u8));
-        }
-    }
-    fs::write(folder.join("mel_u8.npy"), npy).unwrap();
-    fs::write(folder.join("tracks.csv"), table).unwrap();
-}
+const TRACKS: usize = 6;
+/// Tracks to learn from.
+const TRAIN: usize = 4;
 
 fn options(place: &Path) -> NetworkOptions {
     let mut learn = LearnOptions::seed_cnn(1);
@@ -84,7 +68,7 @@ fn measure(place: &Path, split: &str) -> EvaluateOptions {
 #[test]
 fn a_model_is_trained_by_track_written_and_measured() {
     let place = tempfile::tempdir().unwrap();
-    write_data(&place.path().join("data"));
+    write_data(&place.path().join("data"), TRACKS, TRAIN);
     let outcome = train(&options(place.path())).unwrap();
     assert_eq!(ModelFolder::load(&place.path().join("model")).unwrap(), outcome.model);
     assert_eq!(outcome.model.manifest().architecture, "seed-cnn");
@@ -98,7 +82,7 @@ fn a_model_is_trained_by_track_written_and_measured() {
 #[test]
 fn a_split_by_chunk_is_met_again_in_evaluation_and_its_leak_is_named() {
     let place = tempfile::tempdir().unwrap();
-    write_data(&place.path().join("data"));
+    write_data(&place.path().join("data"), TRACKS, TRAIN);
     let outcome = train(&NetworkOptions { split_by: SplitBy::Chunk, ..options(place.path()) }).unwrap();
     let test = evaluate_chunks(&measure(place.path(), "test"), Progress::Hidden).unwrap();
     assert_eq!(&test, by_chunk(&outcome));
@@ -119,7 +103,7 @@ fn data_that_cannot_be_learnt_from_is_refused_and_a_checkpoint_stays() {
     fs::create_dir_all(kept.parent().unwrap()).unwrap();
     fs::write(&kept, "precious").unwrap();
     let refused = |change: &dyn Fn(&str) -> String| {
-        write_data(&data);
+        write_data(&data, TRACKS, TRAIN);
         let table = fs::read_to_string(data.join("tracks.csv")).unwrap();
         fs::write(data.join("tracks.csv"), change(&table)).unwrap();
         train(&options(place.path())).unwrap_err().to_string()
@@ -131,7 +115,7 @@ fn data_that_cannot_be_learnt_from_is_refused_and_a_checkpoint_stays() {
     assert!(refused(&|table| table.replace("-80", "NaN")).contains("floor_db: expected"));
     let in_the_way = refused(&str::to_owned);
     assert!(in_the_way.contains("the checkpoint of an unfinished run"), "{in_the_way}");
-    write_data(&data);
+    write_data(&data, TRACKS, TRAIN);
     let npy = fs::read(data.join("mel_u8.npy")).unwrap();
     fs::write(data.join("mel_u8.npy"), &npy[..npy.len() - 1]).unwrap();
     assert!(matches!(train(&options(place.path())), Err(TrainerError::MelFile { .. })));

@@ -5,7 +5,7 @@ use plotters::{
     style::text_anchor::HPos,
 };
 
-use super::{BLUE, GRID, INK, PAPER, RED, SOFT_INK, TEXT, draw, font, heading, tint, words, write};
+use super::{BLUE, INK, RED, SOFT_INK, TEXT, draw, heading, mesh, tint, words, write};
 use crate::{Report, Result, metrics::wilson_interval};
 
 const MARGIN: i32 = 20;
@@ -42,19 +42,13 @@ pub(crate) fn reliability(report: &Report) -> Result<String> {
             .x_label_area_size(50)
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..100.0, 0.0..TOP)?;
-        chart
-            .configure_mesh()
-            .light_line_style(PAPER.mix(0.0))
-            .bold_line_style(GRID)
-            .axis_style(INK)
+        mesh(&mut chart)
             .x_labels(11)
             .y_labels(6)
             .x_desc("confidence (%)")
             .y_desc("track accuracy (%)")
             .x_label_formatter(&|percent| format!("{percent:.0}"))
             .y_label_formatter(&|percent| format!("{percent:.0}"))
-            .label_style(font(TEXT, INK))
-            .axis_desc_style(font(TEXT, SOFT_INK))
             .draw()?;
         for bin in &report.reliability {
             let (Some(accuracy), Some(confidence)) = (bin.accuracy, bin.mean_confidence) else { continue };
