@@ -127,7 +127,14 @@ fn a_run_that_was_killed_goes_on() {
 #[test]
 fn flags_of_ensembles_are_refused_for_the_other_network() {
     let train = ["train", "--arch", "seed-cnn", "--data", "nowhere", "--out", "nowhere"];
-    for flag in [["--members", "2"], ["--discriminant", "0.1"], ["--backbone-rates", "0.1,0.2"], ["--augment", "0"]] {
+    for flag in [
+        ["--members", "2"],
+        ["--discriminant", "0.1"],
+        ["--backbone-rates", "0.1,0.2"],
+        ["--augment", "0"],
+        ["--front-rate", "0"],
+        ["--teacher", "nowhere"],
+    ] {
         let refused = command::run(train.into_iter().chain(flag)).expect_code(2);
         assert!(refused.stderr.contains(flag[0]), "{}", refused.stderr);
     }

@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// Write the mel chunks of a file as a NumPy array
     Features(FeaturesArguments),
     /// Train a model on your tracks
-    Train(TrainArguments),
+    Train(Box<TrainArguments>),
     /// Measure a model on labelled tracks
     Evaluate(EvaluateArguments),
     /// Describe the embedded model, or models in folders
@@ -327,10 +327,21 @@ pub(crate) struct TrainArguments {
     /// again (ensemble, small) [default: 0.1,0.3]
     #[arg(long, value_name = "RATE,…", value_delimiter = ',')]
     pub(crate) backbone_rates: Vec<f64>,
+    /// The same for the filters of the front end, which all members share; 0 leaves them as they are, and is much faster
+    /// (ensemble, small) [default: 0]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) front_rate: Option<f64>,
     /// How much of a linear discriminant analysis of its features is added to each network's answer at the end (ensemble,
-    /// small) [default: 0.2]
+    /// small) [default: 0.2; 0 with --teacher]
     #[arg(long, value_name = "SHARE")]
     pub(crate) discriminant: Option<f64>,
+    /// A model folder to learn from: what is wanted of the network is mostly what this model says of each chunk, and the
+    /// label for the rest (ensemble, small)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) teacher: Option<PathBuf>,
+    /// How much of every target is what the teacher says [default: 0.8]
+    #[arg(long, value_name = "SHARE", requires = "teacher")]
+    pub(crate) teacher_share: Option<f64>,
     /// Audio that is no music (speech, noise, applause …), a folder or CSV file as for --data: the model learns to tell
     /// it from music (ensemble, small), and the threshold of the verdict `unknown` is chosen on it and the valid split
     #[arg(long, value_name = "PATH")]

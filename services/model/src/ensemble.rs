@@ -90,8 +90,19 @@ impl Ensemble {
     /// # Errors
     /// Where the device fails.
     pub fn features(&self, chunks: &[&[u8]]) -> Result<Vec<Tensor>> {
-        let channels = self.front.forward(&self.front.front.decibels(chunks)?)?;
+        let channels = self.front.front.forward(&self.front.front.decibels(chunks)?)?;
+        let channels = self.front.members_hear(&channels)?;
         self.members.iter().map(|member| member.features(&channels)).collect()
+    }
+
+    /// The logits `[batch, labels]` of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]` in dB below the loudest cell.
+    ///
+    /// # Errors
+    /// Where the shape is another one, or the device fails.
+    pub fn hear(&self, chunks: &Tensor) -> Result<Tensor> {
+        let channels = self.front.hear(chunks)?;
+        let logits = self.members.iter().map(|member| member.logits(&channels, Ok));
+        mean_logits(&logits.collect::<Result<Vec<_>>>()?)
     }
 
     fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
@@ -187,7 +198,7 @@ fn check(field: &'static str, found: usize, most: usize) -> Result<()> {
 
 /// What the members of an ensemble hear: the channels of the front end at their frame rate.
 pub struct EnsembleFront {
-    front: Front,
+    pub(crate) front: Front,
     /// `[frames of the front end, frames of the members]`
     interpolation: Tensor,
 }
@@ -223,17 +234,22 @@ impl EnsembleFront {
     /// # Errors
     /// Where the shape is another one, or the device fails.
     pub fn hear(&self, chunks: &Tensor) -> Result<Tensor> {
+        self.hear_through(chunks, |decibels| self.front.forward(decibels))
+    }
+
+    /// See [`hear`](Self::hear), with another function from dB to channels than [`Front::forward`].
+    pub(crate) fn hear_through(&self, chunks: &Tensor, front: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let batch = chunks.dim(0)?;
         if !matches!(self.front.device(), Device::Cpu) {
-            return self.forward(&chunks.transpose(0, 1)?.reshape((MEL_BANDS, batch * CHUNK_FRAMES))?);
+            let decibels = chunks.transpose(0, 1)?.reshape((MEL_BANDS, batch * CHUNK_FRAMES))?;
+            return self.members_hear(&front(&decibels)?);
         }
-        let each = (0..batch).map(|index| self.forward(&chunks.get(index)?.contiguous()?));
+        let each = (0..batch).map(|index| self.members_hear(&front(&chunks.get(index)?.contiguous()?)?));
         Ok(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?)
     }
 
-    /// See [`hear`](Self::hear); of `[MEL_BANDS, batch · CHUNK_FRAMES]` dB.
-    fn forward(&self, decibels: &Tensor) -> Result<Tensor> {
-        let channels = self.front.forward(decibels)?;
+    /// What the members hear of channels `[channels, batch, frames]`: see [`hear`](Self::hear).
+    fn members_hear(&self, channels: &Tensor) -> Result<Tensor> {
         let (count, batch, heard) = channels.dims3()?;
         let channels = channels.reshape((count * batch, heard))?.matmul(&self.interpolation)?;
         let frames = channels.dim(1)?;

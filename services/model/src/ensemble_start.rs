@@ -192,7 +192,7 @@ fn columns_first(kernels: &Array, taps: usize, live: Option<&[usize]>, constants
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
@@ -225,7 +225,7 @@ mod tests {
         weights.to_safetensors(("made", "up".to_owned())).unwrap()
     }
 
-    fn start(rest: f32, architecture: Architecture) -> EnsembleStart {
+    pub(crate) fn start(rest: f32, architecture: Architecture) -> EnsembleStart {
         EnsembleStart::import(&safetensors(rest), &adapter(), architecture.ensemble().unwrap()).unwrap()
     }
 

@@ -16,7 +16,7 @@ use crate::{
 /// Bands that are unfolded in time at once: as many as keep a chunk's taps in a core's cache. It divides [`BANDS`].
 const TEMPORAL_BANDS: usize = 16;
 /// Rows of bands that one matrix product of a timbral filter spans beyond its own.
-const TIMBRAL_SPAN: usize = 8;
+pub(crate) const TIMBRAL_SPAN: usize = 8;
 /// MusiCNN hears `log10(1 + 10⁴ · power)`.
 const INPUT_GAIN: f64 = 1e4;
 
@@ -37,7 +37,7 @@ impl FrontSteps {
 /// The part of the network whose filters see the spectrogram, on one device.
 pub(crate) struct Front {
     device: Device,
-    steps: FrontSteps,
+    pub(crate) steps: FrontSteps,
     /// `[BANDS, MEL_BANDS]`
     adapter_weight: Tensor,
     /// `[BANDS, 1]`, dB
@@ -119,7 +119,7 @@ impl Front {
     }
 
     /// The network's own normalised bands `[BANDS, batch, frames]`.
-    fn input(&self, decibels: &Tensor) -> Result<Tensor> {
+    pub(crate) fn input(&self, decibels: &Tensor) -> Result<Tensor> {
         let batch = decibels.dim(1)? / CHUNK_FRAMES;
         let bands = self.adapter_weight.matmul(decibels)?.broadcast_add(&self.adapter_bias)?;
         let power = (bands * (LN_10 / 10.0))?.exp()?;
@@ -145,7 +145,7 @@ pub(crate) fn unfold(input: &Tensor, kernel: TimeKernel, step: usize) -> Result<
 }
 
 /// A kernel that covers every one of [`TEMPORAL`].
-fn longest_time() -> TimeKernel {
+pub(crate) fn longest_time() -> TimeKernel {
     let [long, medium, short] = TEMPORAL.map(|part| part.time);
     debug_assert!(medium.before <= long.before && short.before <= long.before);
     long

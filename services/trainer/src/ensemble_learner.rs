@@ -2,7 +2,8 @@
 
 use candle_core::{Device, Tensor, Var};
 use chorale_model::{
-    Array, EMBEDDING_FEATURES, EnsembleFront, EnsembleShape, EnsembleStart, FROZEN_TENSORS, Member, Norm, Weights,
+    Array, EMBEDDING_FEATURES, EnsembleFront, EnsembleShape, EnsembleStart, FROZEN_TENSORS, LearningFront, Member,
+    Norm, Weights,
     contract::{CHUNK_FRAMES, MEL_BANDS, dequantize},
     mean_logits, member_tensor,
 };
@@ -31,6 +32,9 @@ pub struct EnsembleOptions {
     /// What the learning rate is multiplied by for the pretrained convolutions, member by member and then from the first
     /// again: members that differ more err less together.
     pub backbone_rates: Vec<f64>,
+    /// What the learning rate is multiplied by for the filters of the front end, which all members share. They stay as they
+    /// are where it is 0.
+    pub front_rate: f64,
     /// How much of a linear discriminant analysis of a member's features is added to its logits at the end.
     pub discriminant: f64,
     /// How the sound of training chunks is changed.
@@ -39,7 +43,14 @@ pub struct EnsembleOptions {
 
 impl Default for EnsembleOptions {
     fn default() -> Self {
-        Self { members: 2, dropout: 0.5, backbone_rates: vec![0.1, 0.3], discriminant: 0.2, room: Room::default() }
+        Self {
+            members: 2,
+            dropout: 0.5,
+            backbone_rates: vec![0.1, 0.3],
+            front_rate: 0.0,
+            discriminant: 0.2,
+            room: Room::default(),
+        }
     }
 }
 
@@ -57,20 +68,26 @@ impl EnsembleOptions {
         option((0.0..=10.0).contains(&self.discriminant), "discriminant", "0 to 10", self.discriminant.to_string())?;
         let changed = self.room.share;
         option((0.0..=1.0).contains(&changed), "augment", "0 to 1", changed.to_string())?;
+        option((0.0..=1.0).contains(&self.front_rate), "front rate", "0 to 1", self.front_rate.to_string())?;
         let rates = &self.backbone_rates;
         let fit = !rates.is_empty() && rates.iter().all(|rate| (0.0..=1.0).contains(rate));
         option(fit, "backbone rates", "some from 0 to 1", format!("{rates:?}"))
     }
 }
 
-/// An ensemble with weights that can change. Its front end stays as it is.
+/// An ensemble with weights that can change.
 pub struct EnsembleLearner {
     front_weights: Weights,
-    front: EnsembleFront,
+    front: FrontEnd,
     members: Vec<Member>,
     parameters: Vec<Parameter>,
     frozen: Vec<(String, Array)>,
     dropout: f32,
+}
+
+enum FrontEnd {
+    Still(EnsembleFront),
+    Learning(LearningFront),
 }
 
 impl EnsembleLearner {
@@ -117,13 +134,27 @@ impl EnsembleLearner {
             members.push(Member::from_tensors(&tensors)?);
         }
         let front_weights = start.front.clone();
+        let front = if options.front_rate == 0.0 {
+            FrontEnd::Still(front)
+        } else {
+            let mut tensors = Vec::new();
+            for (name, shape) in LearningFront::tensors(&front_weights)? {
+                let variable = Var::from_tensor(&to_tensor(front_weights.get(&name, &shape)?, device)?)?;
+                tensors.push(variable.as_tensor().clone());
+                parameters.push(Parameter { name, variable, rate: options.front_rate, decays: shape.len() > 1 });
+            }
+            FrontEnd::Learning(LearningFront::new(&front_weights, shape, &tensors, device)?)
+        };
         Ok(Self { front_weights, front, members, parameters, frozen, dropout: options.dropout })
     }
 }
 
 impl Trainable for EnsembleLearner {
     fn logits(&self, chunks: &Tensor, training: Option<&mut ChaCha8Rng>) -> Result<Tensor> {
-        let channels = self.front.hear(chunks)?;
+        let channels = match &self.front {
+            FrontEnd::Still(front) => front.hear(chunks)?,
+            FrontEnd::Learning(front) => front.hear(chunks)?,
+        };
         match training {
             None => {
                 let logits = self.members.iter().map(|member| member.logits(&channels, Ok));

@@ -25,7 +25,7 @@ pub struct ChunkedTrack {
 pub struct Examples {
     tracks: Vec<ChunkedTrack>,
     genres: Vec<usize>,
-    labels: usize,
+    labels: Vec<String>,
 }
 
 impl Examples {
@@ -42,7 +42,7 @@ impl Examples {
             })
         };
         let genres = tracks.iter().map(genre).collect::<Result<_>>()?;
-        Ok(Self { tracks, genres, labels: labels.len() })
+        Ok(Self { tracks, genres, labels: labels.to_vec() })
     }
 
     /// The tracks.
@@ -60,7 +60,13 @@ impl Examples {
     /// How many labels there are.
     #[must_use]
     pub fn labels(&self) -> usize {
-        self.labels
+        self.labels.len()
+    }
+
+    /// The labels.
+    #[must_use]
+    pub fn label_names(&self) -> &[String] {
+        &self.labels
     }
 
     /// How many chunks there are.

@@ -17,6 +17,14 @@ pub trait Trainable: Sync {
     /// Where the device fails.
     fn logits(&self, chunks: &Tensor, training: Option<&mut ChaCha8Rng>) -> Result<Tensor>;
 
+    /// What training wants the answers to be, `[batch, labels]`: the labels, unless there is something to add.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn targets(&self, _chunks: &Tensor, labels: Tensor) -> Result<Tensor> {
+        Ok(labels)
+    }
+
     /// How many answers training gets to every chunk: all to the first answer's chunks, then all to the second's. Each has
     /// a loss of its own.
     fn answers(&self) -> usize {

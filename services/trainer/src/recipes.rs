@@ -6,10 +6,10 @@ use chorale_model::Architecture;
 
 use crate::{
     Backbone, EnsembleLearner, EnsembleOptions, NetworkOptions, NetworkOutcome, NoAugmentation, Progress, Recipe,
-    Result, SeedCnnLearner, TrainerError, conclusion::conclude, train_network,
+    Result, SeedCnnLearner, Teaching, TrainerError, conclusion::conclude, teaching::Taught, train_network,
 };
 
-/// Trains an ensemble of this architecture, whose members start from `start`.
+/// Trains an ensemble of this architecture, whose members start from `start`, and learn from a teacher if there is one.
 ///
 /// # Errors
 /// Those of [`train_network`], and where the architecture is no ensemble or an option makes no sense.
@@ -17,10 +17,14 @@ pub fn train_ensemble(
     options: &NetworkOptions,
     architecture: Architecture,
     start: &Backbone,
+    teaching: Option<&Teaching>,
     ensemble: &EnsembleOptions,
     progress: Progress,
 ) -> Result<NetworkOutcome> {
     ensemble.check()?;
+    if let Some(teaching) = teaching {
+        teaching.check()?;
+    }
     let shape = architecture.ensemble().ok_or_else(|| TrainerError::Option {
         option: "architecture",
         expected: "an ensemble",
@@ -29,14 +33,24 @@ pub fn train_ensemble(
     let recipe = Recipe {
         architecture,
         build: &|train, seed, device| {
-            Ok(Box::new(EnsembleLearner::new(&start.start, shape, ensemble, train, seed, device)?))
+            let learner = Box::new(EnsembleLearner::new(&start.start, shape, ensemble, train, seed, device)?);
+            match teaching {
+                Some(teaching) => Ok(Box::new(Taught::new(learner, teaching, train, device)?)),
+                None => Ok(learner),
+            }
         },
         conclude: &|weights, train, not_music, device| {
             conclude(weights, shape, train, not_music, ensemble.discriminant, device)
         },
         augment: &ensemble.room,
-        context: serde_json::json!({ "ensemble": ensemble, "backbone": start.digest }),
-        provenance: BTreeMap::from([("backbone".to_owned(), start.origin.clone())]),
+        context: serde_json::json!({
+            "ensemble": ensemble,
+            "backbone": start.digest,
+            "teacher": teaching.map(Teaching::context),
+        }),
+        provenance: std::iter::once(("backbone".to_owned(), start.origin.clone()))
+            .chain(teaching.map(|teaching| ("teacher".to_owned(), teaching.origin())))
+            .collect(),
         licences: start.licences.clone(),
     };
     train_network(options, &recipe, progress)

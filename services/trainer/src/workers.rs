@@ -87,7 +87,8 @@ impl Workers {
     ) -> Result<Lesson> {
         let chunks = shard.cells.len() / CHUNK_CELLS;
         let input = Tensor::from_slice(shard.cells, (chunks, MEL_BANDS, CHUNK_FRAMES), &self.device)?;
-        let target = Tensor::from_slice(shard.targets, (chunks, labels), &self.device)?;
+        let labelled = Tensor::from_slice(shard.targets, (chunks, labels), &self.device)?;
+        let target = learner.targets(&input, labelled)?;
         let logits = learner.logits(&input, Some(random))?;
         let target = target.repeat((learner.answers(), 1))?;
         let loss = (log_softmax(&logits, D::Minus1)? * target)?.sum_all()?.affine(-1.0 / batch as f64, 0.0)?;

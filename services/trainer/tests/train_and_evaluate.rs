@@ -2,37 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{fmt::Write, fs, path::Path};
+mod common;
 
-use chorale_model::{Architecture, DeviceSpec, Manifest, ModelFolder, contract::MEL_BANDS};
+use std::{fs, path::Path};
+
+use chorale_model::{Architecture, DeviceSpec, Manifest, ModelFolder};
 use chorale_trainer::{
     Backbone, EnsembleOptions, EvaluateOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress,
-    Report, Result, SplitBy, TrainerError, evaluate, train_ensemble,
+    Report, Result, SplitBy, Teaching, TrainerError, evaluate, train_ensemble,
 };
 
-const FRAMES: usize = 150;
-const TRACKS: usize = 20;
+use common::write_data;
 
-/// Tracks of two genres, one with its energy in low bands and one in high ones, each with other details.
-fn write_data(folder: &Path) {
-    fs::create_dir_all(folder).unwrap();
-    let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({TRACKS}, {MEL_BANDS}, {FRAMES}), }}\n");
-    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
-    npy.extend((header.len() as u16).to_le_bytes());
-    npy.extend(header.as_bytes());
-    let mut table = "row,track,genre,split,floor_db\n".to_owned();
-    for track in 0..TRACKS {
-        let (genre, loud) = if track % 2 == 0 { ("low", 0..64) } else { ("high", 64..128) };
-        let split = if track < 12 { "train" } else { "valid" };
-        writeln!(table, "{track},track {track},{genre},{split},-80").unwrap();
-        for band in 0..MEL_BANDS {
-            let level = if loud.contains(&band) { 180 } else { 60 };
-            npy.extend((0..FRAMES).map(|frame| (level + (band * 7 + frame * (track + 3)) % 60) as u8));
-        }
-    }
-    fs::write(folder.join("mel_u8.npy"), npy).unwrap();
-    fs::write(folder.join("tracks.csv"), table).unwrap();
-}
+const TRACKS: usize = 20;
+/// Tracks to learn from.
+const TRAIN: usize = 12;
 
 fn options(place: &Path, out: &str) -> NetworkOptions {
     let mut learn = LearnOptions::ensemble(1);
@@ -55,9 +39,13 @@ fn options(place: &Path, out: &str) -> NetworkOptions {
 
 /// Goes on from the small embedded model, with two members.
 fn train(options: &NetworkOptions) -> Result<NetworkOutcome> {
+    train_with(options, None, 0.0)
+}
+
+fn train_with(options: &NetworkOptions, teaching: Option<&Teaching>, front_rate: f64) -> Result<NetworkOutcome> {
     let start = Backbone::embedded(Architecture::Small)?;
-    let ensemble = EnsembleOptions { members: 2, ..EnsembleOptions::default() };
-    train_ensemble(options, Architecture::Small, &start, &ensemble, Progress::Hidden)
+    let ensemble = EnsembleOptions { members: 2, front_rate, ..EnsembleOptions::default() };
+    train_ensemble(options, Architecture::Small, &start, teaching, &ensemble, Progress::Hidden)
 }
 
 fn report(outcome: &NetworkOutcome) -> &Report {
@@ -70,7 +58,7 @@ fn report(outcome: &NetworkOutcome) -> &Report {
 #[test]
 fn a_model_is_trained_written_and_measured_the_same_every_time() {
     let place = tempfile::tempdir().unwrap();
-    write_data(&place.path().join("data"));
+    write_data(&place.path().join("data"), TRACKS, TRAIN);
     let first = train(&options(place.path(), "first")).unwrap();
     assert_eq!(first.model.manifest().labels, ["high", "low"]);
     assert_eq!((report(&first).tracks, report(&first).track_accuracy), (8, 1.0));
@@ -114,7 +102,7 @@ fn a_model_is_trained_written_and_measured_the_same_every_time() {
 #[test]
 fn a_refit_learns_from_the_validation_tracks_and_says_what_was_measured_before() {
     let place = tempfile::tempdir().unwrap();
-    write_data(&place.path().join("data"));
+    write_data(&place.path().join("data"), TRACKS, TRAIN);
     let mut first = options(place.path(), "first");
     first.learn.epochs = 1;
     let measured = train(&first).unwrap().model;
@@ -133,11 +121,43 @@ fn a_refit_learns_from_the_validation_tracks_and_says_what_was_measured_before()
 }
 
 #[test]
+fn a_teacher_and_a_front_end_that_learns_change_what_is_learnt() {
+    let place = tempfile::tempdir().unwrap();
+    write_data(&place.path().join("data"), TRACKS, TRAIN);
+    let run = |out: &str, teaching: Option<&Teaching>, front_rate| {
+        let mut options = options(place.path(), out);
+        options.learn.epochs = 1;
+        train_with(&options, teaching, front_rate)
+    };
+    let still = run("still", None, 0.0).unwrap().model;
+    let front = |model: &ModelFolder| -> Vec<f32> {
+        let parts = model.weights().iter().filter(|(name, _)| name.starts_with("front."));
+        parts.flat_map(|(_, array)| array.values().to_vec()).collect()
+    };
+    let embedded = ModelFolder::embedded_small().unwrap();
+    assert_eq!(front(&still), front(&embedded));
+    assert_ne!(front(&run("moving", None, 0.1).unwrap().model), front(&embedded));
+
+    let taught = run("taught", Some(&Teaching { model: still.clone(), share: 0.8 }), 0.0).unwrap().model;
+    assert_ne!(taught.manifest().version, still.manifest().version);
+    let origin = format!("two genres {}, for 80 % of every target", still.manifest().version);
+    assert_eq!(taught.manifest().provenance["teacher"], origin);
+    let ignored = run("ignored", Some(&Teaching { model: still.clone(), share: 0.0 }), 0.0).unwrap().model;
+    assert_eq!(ignored.weights(), still.weights(), "a share of nothing changes nothing");
+
+    for (model, share, what) in [(embedded, 0.5, "with the labels of the data"), (still, 1.5, "0 to 1")] {
+        let error = run("refused", Some(&Teaching { model, share }), 0.0).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+        assert!(!place.path().join("refused").exists());
+    }
+}
+
+#[test]
 fn data_that_cannot_be_learnt_from_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     let refused = |change: &dyn Fn(&str) -> String| {
-        write_data(&data);
+        write_data(&data, TRACKS, TRAIN);
         let table = fs::read_to_string(data.join("tracks.csv")).unwrap();
         fs::write(data.join("tracks.csv"), change(&table)).unwrap();
         train(&options(place.path(), "out")).unwrap_err().to_string()
@@ -151,7 +171,7 @@ fn data_that_cannot_be_learnt_from_is_refused() {
         "no track of the genre `high` is in the split `train`"
     );
     assert_eq!(refused(&|table| table.replace("high", "low")), "the split `train` has 1 genre, at least 2 are needed");
-    write_data(&data);
+    write_data(&data, TRACKS, TRAIN);
     let mut nonsense = options(place.path(), "out");
     nonsense.learn.epochs = 0;
     let error = train(&nonsense).unwrap_err().to_string();

@@ -3,10 +3,10 @@
 use std::{env, process::Command, thread::available_parallelism};
 
 use anyhow::Context;
-use chorale_model::{Architecture, DeviceSpec};
+use chorale_model::{Architecture, DeviceSpec, ModelFolder};
 use chorale_trainer::{
-    Backbone, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress, Room, train_ensemble,
-    train_seed_cnn,
+    Backbone, EnsembleOptions, LearnOptions, Measured, NetworkOptions, NetworkOutcome, Progress, Room, Teaching,
+    train_ensemble, train_seed_cnn,
 };
 
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 
 /// How many threads candle shares a product or a sum between. It is read when the process starts.
 const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+
+/// How much of every target is what a teacher says.
+const TEACHER_SHARE: f64 = 0.8;
 
 pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Exit> {
     if arguments.data.device == DeviceSpec::Cpu && env::var_os(THREADS_VARIABLE).is_none() {
@@ -83,10 +86,23 @@ fn run_ensemble(
         members: arguments.members.map_or(members, usize::from),
         dropout: arguments.dropout.unwrap_or(default.dropout),
         backbone_rates: if rates.is_empty() { default.backbone_rates } else { rates.clone() },
-        discriminant: arguments.discriminant.unwrap_or(default.discriminant),
+        front_rate: arguments.front_rate.unwrap_or(default.front_rate),
+        // What a discriminant would add, a teacher has passed on already.
+        discriminant: arguments.discriminant.unwrap_or(if arguments.teacher.is_some() {
+            0.0
+        } else {
+            default.discriminant
+        }),
         room: Room { share: arguments.augment.unwrap_or(default.room.share), ..default.room },
     };
-    Ok(train_ensemble(options, architecture, &start, &ensemble, Progress::Terminal)?)
+    let teaching = match &arguments.teacher {
+        Some(folder) => {
+            let share = arguments.teacher_share.unwrap_or(TEACHER_SHARE);
+            Some(Teaching { model: ModelFolder::load(folder)?, share })
+        }
+        None => None,
+    };
+    Ok(train_ensemble(options, architecture, &start, teaching.as_ref(), &ensemble, Progress::Terminal)?)
 }
 
 /// The first flag that is for ensembles only.
@@ -97,6 +113,8 @@ fn ensemble_flag(arguments: &TrainArguments) -> Option<&'static str> {
         ("--augment", arguments.augment.is_some()),
         ("--members", arguments.members.is_some()),
         ("--backbone-rates", !arguments.backbone_rates.is_empty()),
+        ("--front-rate", arguments.front_rate.is_some()),
+        ("--teacher", arguments.teacher.is_some()),
         ("--discriminant", arguments.discriminant.is_some()),
     ];
     flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
