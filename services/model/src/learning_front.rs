@@ -4,11 +4,11 @@
 //! won and no other. Where that is, is found first, without anything remembered for gradients; what the winner saw is then
 //! gathered, and multiplied with the kernel once more.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::{
     Result, Weights,
-    architecture::{EnsembleShape, FrontPart, TEMPORAL, TIMBRAL},
+    architecture::{FrontPart, TEMPORAL, TIMBRAL},
     ensemble::EnsembleFront,
     front::{TIMBRAL_SPAN, longest_time, unfold},
 };
@@ -30,7 +30,7 @@ struct Part {
     scale: Tensor,
     /// `[filters, 1]`
     shift: Tensor,
-    /// `[filters, 1]`: -1 where the least product is the greatest response, else 1.
+    /// `[filters, 1]`: −1 where the least product is the greatest response, else 1.
     sign: Tensor,
 }
 
@@ -50,18 +50,23 @@ impl LearningFront {
         Ok(tensors)
     }
 
-    /// The front end of `weights` with these tensors, in the order of [`tensors`](Self::tensors), in place of its own.
+    /// The front end `front` of `weights` with these tensors, in the order of [`tensors`](Self::tensors), in place of its
+    /// own.
     ///
     /// # Errors
-    /// Where a tensor is missing or has a wrong shape, or the device is out of memory.
-    pub fn new(weights: &Weights, shape: EnsembleShape, tensors: &[Tensor], device: &Device) -> Result<Self> {
+    /// Where there is another number of them, one has a wrong shape, or the device is out of memory.
+    pub fn new(front: EnsembleFront, weights: &Weights, tensors: &[Tensor]) -> Result<Self> {
+        let pairs = tensors.as_chunks::<2>().0;
+        if tensors.len() != 2 * (TIMBRAL.len() + TEMPORAL.len()) {
+            return Err(candle_core::Error::msg("a front end needs another number of tensors").into());
+        }
+        let device = front.front.device().clone();
         let mut parts = Vec::new();
-        for (part, tensors) in TIMBRAL.into_iter().chain(TEMPORAL).zip(tensors.chunks_exact(2)) {
-            let [kernel, bias] = tensors else { continue };
+        for (part, [kernel, bias]) in TIMBRAL.into_iter().chain(TEMPORAL).zip(pairs) {
             let filters = bias.dim(0)?;
             let (scale, shift) = weights.normalization(&format!("front.{}.norm", part.name), filters)?;
             let sign: Vec<f32> = scale.iter().map(|scale| if *scale < 0.0 { -1.0 } else { 1.0 }).collect();
-            let column = |values: Vec<f32>| Tensor::from_vec(values, (filters, 1), device);
+            let column = |values: Vec<f32>| Tensor::from_vec(values, (filters, 1), &device);
             parts.push(Part {
                 shape: part,
                 kernel: kernel.clone(),
@@ -71,7 +76,7 @@ impl LearningFront {
                 sign: column(sign)?,
             });
         }
-        Ok(Self { front: EnsembleFront::new(weights, shape, device)?, parts })
+        Ok(Self { front, parts })
     }
 
     /// See [`EnsembleFront::hear`]; the filters' gradients are remembered.
@@ -162,7 +167,7 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
+    use candle_core::{Device, Var};
 
     use super::*;
     use crate::{Architecture, EnsembleStart, ensemble_start::tests::start};
@@ -184,7 +189,8 @@ mod tests {
 
     fn learning(start: &EnsembleStart, architecture: Architecture, variables: &[Var]) -> LearningFront {
         let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        LearningFront::new(&start.front, architecture.ensemble().unwrap(), &tensors, &Device::Cpu).unwrap()
+        let front = EnsembleFront::new(&start.front, architecture.ensemble().unwrap(), &Device::Cpu).unwrap();
+        LearningFront::new(front, &start.front, &tensors).unwrap()
     }
 
     #[test]

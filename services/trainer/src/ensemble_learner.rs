@@ -85,6 +85,7 @@ pub struct EnsembleLearner {
     dropout: f32,
 }
 
+/// A front end that stays as it is, or one that learns, at a higher price.
 enum FrontEnd {
     Still(EnsembleFront),
     Learning(LearningFront),
@@ -143,7 +144,7 @@ impl EnsembleLearner {
                 tensors.push(variable.as_tensor().clone());
                 parameters.push(Parameter { name, variable, rate: options.front_rate, decays: shape.len() > 1 });
             }
-            FrontEnd::Learning(LearningFront::new(&front_weights, shape, &tensors, device)?)
+            FrontEnd::Learning(LearningFront::new(front, &front_weights, &tensors)?)
         };
         Ok(Self { front_weights, front, members, parameters, frozen, dropout: options.dropout })
     }
