@@ -97,3 +97,53 @@ impl Trainable for Taught {
         self.learner.weights(values)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+    use chorale_model::{
+        Classifier, DeviceSpec, Manifest,
+        contract::{CHUNK_CELLS, CHUNK_FRAMES, MEL_BANDS, dequantize},
+    };
+
+    use super::*;
+
+    /// Knows nothing and cannot learn.
+    struct Nobody;
+
+    impl Trainable for Nobody {
+        fn logits(&self, _: &Tensor, _: Option<&mut ChaCha8Rng>) -> Result<Tensor> {
+            Ok(Tensor::zeros((1, 10), DType::F32, &Device::Cpu)?)
+        }
+
+        fn parameters(&self) -> &[Parameter] {
+            &[]
+        }
+
+        fn weights(&self, _: &[Tensor]) -> Result<Weights> {
+            Ok(Weights::default())
+        }
+    }
+
+    #[test]
+    fn a_target_is_what_the_teacher_says_at_its_temperature_and_the_label() {
+        let small = ModelFolder::embedded_small().unwrap();
+        let manifest = Manifest { temperature: 2.5, ..small.manifest().clone() };
+        let model = ModelFolder::new(manifest, small.weights().clone(), String::new()).unwrap();
+        let chunk: Vec<u8> = (0..CHUNK_CELLS).map(|cell| (cell * 31 % 7_919 % 256) as u8).collect();
+        let says = &Classifier::load(&model, DeviceSpec::Cpu).unwrap().classify(&[&chunk]).unwrap()[0];
+        // What lacks to 1 is that of no music, of which a teacher says nothing.
+        let music: f32 = says.iter().sum();
+
+        let train = Examples::new(Vec::new(), &model.manifest().labels).unwrap();
+        let teaching = Teaching { model: model.clone(), share: 0.8 };
+        let taught = Taught::new(Box::new(Nobody), &teaching, &train, &Device::Cpu).unwrap();
+        let cells: Vec<f32> = chunk.iter().map(|cell| dequantize(*cell)).collect();
+        let chunks = Tensor::from_vec(cells, (1, MEL_BANDS, CHUNK_FRAMES), &Device::Cpu).unwrap();
+        let label: Vec<f32> = (0..10).map(|genre| f32::from(u8::from(genre == 3))).collect();
+        let targets = taught.targets(&chunks, Tensor::from_slice(&label, (1, 10), &Device::Cpu).unwrap()).unwrap();
+        for ((target, says), label) in targets.to_vec2::<f32>().unwrap()[0].iter().zip(says).zip(&label) {
+            assert!((target - (0.8 * says / music + 0.2 * label)).abs() < 1e-5, "{target} {says} {label}");
+        }
+    }
+}
