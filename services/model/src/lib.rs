@@ -35,6 +35,7 @@ mod seed_cnn;
 mod unfold;
 mod vote;
 mod weights;
+mod winograd;
 
 pub use architecture::{Architecture, EMBEDDING_FEATURES, EnsembleShape};
 pub use classifier::Classifier;
