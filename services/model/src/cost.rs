@@ -1,15 +1,18 @@
 //! What a chunk costs to compute, whatever the machine.
 
+use candle_core::Device;
+
 use crate::{
     Architecture, EnsembleShape, Member, Result, SeedCnn, Weights,
     architecture::{BANDS, FrontPart, TEMPORAL, TIMBRAL},
-    contract::{CHUNK_FRAMES, MEL_BANDS},
+    bands::Bands,
+    contract::CHUNK_FRAMES,
     ensemble::{front_channels, members, pooled_features, tells_music},
     filter_bank::Filter,
     front::{FrontSteps, part_filters},
 };
 
-/// Multiplications with an addition in one chunk's way through `weights` with `labels` labels: those of the adapter, of
+/// Multiplications with an addition in one chunk's way through `weights` with `labels` labels: those of the bands, of
 /// every filter that does not answer with a constant, at every place that it looks at, and of the dense layers. What is
 /// added to make products larger or to fold a normalisation in is not counted.
 pub(crate) fn multiply_accumulates(architecture: Architecture, weights: &Weights, labels: usize) -> Result<u64> {
@@ -26,7 +29,7 @@ fn front(weights: &Weights, steps: FrontSteps) -> Result<usize> {
         Ok(taps(&part_filters(weights, part)?) * places(part, steps) * (CHUNK_FRAMES / steps.frames))
     };
     let parts = TIMBRAL.into_iter().chain(TEMPORAL).map(part).sum::<Result<usize>>()?;
-    Ok(BANDS * MEL_BANDS * CHUNK_FRAMES + parts)
+    Ok(Bands::new(weights, &Device::Cpu)?.multiply_accumulates() + parts)
 }
 
 /// The interpolation, from two frames each, and all members.
@@ -64,7 +67,8 @@ mod tests {
         let filters = |part: &str| weights.length(&format!("front.{part}.conv.bias")).unwrap();
         let timbral = 5 * (38 * 59 * filters("timbral_low") + 67 * 30 * filters("timbral_high"));
         let temporal = 51 * filters("temporal_long") + 26 * filters("temporal_medium") + 14 * filters("temporal_short");
-        let front = 96 * (96 * 128 + timbral + 96 * temporal);
+        // Each of the 96 bands lies between two of ours.
+        let front = 96 * (96 * 2 + timbral + 96 * temporal);
         let channels = front_channels(weights).unwrap();
         let pooled = 2 * (channels + 3 * 64);
         let member = 248 * 64 * 7 * (channels + 1 + 64 + 64) + 200 * pooled + labels * (200 + pooled);

@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor};
 use crate::{
     Result, Weights,
     architecture::{BANDS, FrontPart, SHORT_TIME, TEMPORAL, TIMBRAL, TimeKernel},
+    bands::Bands,
     contract::{CHUNK_FRAMES, MEL_BANDS, dequantize},
     filter_bank::{Filter, FilterBank},
 };
@@ -38,10 +39,7 @@ impl FrontSteps {
 pub(crate) struct Front {
     device: Device,
     pub(crate) steps: FrontSteps,
-    /// `[BANDS, MEL_BANDS]`
-    adapter_weight: Tensor,
-    /// `[BANDS, 1]`, dB
-    adapter_bias: Tensor,
+    bands: Bands,
     input_scale: f64,
     input_shift: f64,
     timbral: [FilterBank; TIMBRAL.len()],
@@ -52,8 +50,6 @@ pub(crate) struct Front {
 impl Front {
     /// Puts the front end of `weights` onto `device`.
     pub(crate) fn new(weights: &Weights, steps: FrontSteps, device: &Device) -> Result<Self> {
-        let adapter_weight = weights.get("adapter.weight", &[BANDS, MEL_BANDS])?.values();
-        let adapter_bias = weights.get("adapter.bias", &[BANDS])?.values();
         let (input_scale, input_shift) = weights.normalization("input_norm", 1)?;
         let (places, rows) = (TIMBRAL_SPAN / steps.bands, steps.bands * SHORT_TIME.taps);
         let [low, high] =
@@ -61,8 +57,7 @@ impl Front {
         Ok(Self {
             device: device.clone(),
             steps,
-            adapter_weight: Tensor::from_slice(adapter_weight, (BANDS, MEL_BANDS), device)?,
-            adapter_bias: Tensor::from_slice(adapter_bias, (BANDS, 1), device)?,
+            bands: Bands::new(weights, device)?,
             input_scale: input_scale.iter().copied().map(f64::from).sum(),
             input_shift: input_shift.iter().copied().map(f64::from).sum(),
             timbral: [low?, high?],
@@ -121,8 +116,7 @@ impl Front {
     /// The network's own normalised bands `[BANDS, batch, frames]`.
     pub(crate) fn input(&self, decibels: &Tensor) -> Result<Tensor> {
         let batch = decibels.dim(1)? / CHUNK_FRAMES;
-        let bands = self.adapter_weight.matmul(decibels)?.broadcast_add(&self.adapter_bias)?;
-        let power = (bands * (LN_10 / 10.0))?.exp()?;
+        let power = (self.bands.forward(decibels)? * (LN_10 / 10.0))?.exp()?;
         let loudness = power.affine(INPUT_GAIN, 1.0)?.log()?;
         let normalized = loudness.affine(self.input_scale / LN_10, self.input_shift)?;
         Ok(normalized.reshape((BANDS, batch, CHUNK_FRAMES))?)

@@ -13,6 +13,7 @@
 //! ```
 
 mod architecture;
+mod bands;
 mod classifier;
 pub mod contract;
 mod convolution;
