@@ -4,12 +4,12 @@ use candle_core::Device;
 
 use crate::{
     Architecture, EnsembleShape, Member, Result, SeedCnn, Weights,
-    architecture::{BANDS, FrontPart, TEMPORAL, TIMBRAL},
+    architecture::{BANDS, FrontPart, FrontShape},
     bands::Bands,
     contract::CHUNK_FRAMES,
     ensemble::{front_channels, members, pooled_features, tells_music},
     filter_bank::Filter,
-    front::{FrontSteps, part_filters},
+    front::part_filters,
 };
 
 /// Multiplications with an addition in one chunk's way through `weights` with `labels` labels: those of the bands, of
@@ -17,18 +17,18 @@ use crate::{
 /// added to make products larger or to fold a normalisation in is not counted.
 pub(crate) fn multiply_accumulates(architecture: Architecture, weights: &Weights, labels: usize) -> Result<u64> {
     let products = match architecture.ensemble() {
-        Some(shape) => front(weights, shape.steps)? + ensemble(weights, shape, labels)?,
+        Some(shape) => front(weights, shape.front)? + ensemble(weights, shape, labels)?,
         None => SeedCnn::multiply_accumulates(labels),
     };
     Ok(products as u64)
 }
 
-/// The adapter and the front end.
-fn front(weights: &Weights, steps: FrontSteps) -> Result<usize> {
+/// The bands and the front end.
+fn front(weights: &Weights, shape: FrontShape) -> Result<usize> {
     let part = |part| -> Result<usize> {
-        Ok(taps(&part_filters(weights, part)?) * places(part, steps) * (CHUNK_FRAMES / steps.frames))
+        Ok(taps(&part_filters(weights, part)?) * places(part) * (CHUNK_FRAMES / shape.step))
     };
-    let parts = TIMBRAL.into_iter().chain(TEMPORAL).map(part).sum::<Result<usize>>()?;
+    let parts = shape.parts().map(part).sum::<Result<usize>>()?;
     Ok(Bands::new(weights, &Device::Cpu)?.multiply_accumulates() + parts)
 }
 
@@ -50,9 +50,9 @@ fn taps(filters: &[Filter]) -> usize {
     filters.iter().filter(|filter| !filter.is_constant()).map(|filter| filter.kernel.len()).sum()
 }
 
-/// Positions of a filter among the bands. One that spans a single band looks at all of them.
-fn places(part: FrontPart, steps: FrontSteps) -> usize {
-    if part.bands == 1 { BANDS } else { (BANDS - part.bands).div_ceil(steps.bands) + 1 }
+/// Positions of a filter among the bands.
+const fn places(part: FrontPart) -> usize {
+    BANDS + 1 - part.bands
 }
 
 #[cfg(test)]

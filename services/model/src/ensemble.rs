@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::{
     ModelError, Result, Weights,
     architecture::{
-        BANDS, EMBEDDING_FEATURES, EnsembleShape, MID_CHANNELS, MID_LAYERS, TEMPORAL, TIMBRAL, insert_convolution,
+        BANDS, EMBEDDING_FEATURES, EnsembleShape, FRONT_PARTS, MID_CHANNELS, MID_LAYERS, insert_convolution,
         insert_norm,
     },
     contract::{CHUNK_FRAMES, FRAMES_PER_SECOND, MEL_BANDS},
@@ -127,7 +127,7 @@ impl Ensemble {
             ("adapter.bias".to_owned(), vec![BANDS]),
         ]);
         insert_norm(&mut table, "input_norm", 1);
-        for part in TIMBRAL.into_iter().chain(TEMPORAL) {
+        for part in shape.front.parts() {
             let name = format!("front.{}", part.name);
             let filters = weights.length(&format!("{name}.conv.bias"))?;
             insert_convolution(&mut table, &name, [filters, 1, part.time.taps, part.bands]);
@@ -173,8 +173,8 @@ pub fn member_tensor(member: usize, name: &str) -> String {
 /// Filters of the front end in all.
 pub(crate) fn front_channels(weights: &Weights) -> Result<usize> {
     let mut channels = 0;
-    for part in TIMBRAL.into_iter().chain(TEMPORAL) {
-        let name = format!("front.{}.conv.bias", part.name);
+    for part in FRONT_PARTS {
+        let name = format!("front.{part}.conv.bias");
         let filters = weights.length(&name)?;
         check("filters of a part of the front end", filters, MAX_FILTERS)?;
         channels += filters;
@@ -209,11 +209,11 @@ impl EnsembleFront {
     /// # Errors
     /// Where a tensor is missing or has a wrong shape, or the device is out of memory.
     pub fn new(weights: &Weights, shape: EnsembleShape, device: &Device) -> Result<Self> {
-        let heard = CHUNK_FRAMES / shape.steps.frames;
+        let heard = CHUNK_FRAMES / shape.front.step;
         let mut interpolation = vec![0.0_f32; heard * shape.frames];
         for frame in 0..shape.frames {
             let seconds = frame as f64 / shape.frames_per_second;
-            let position = seconds * f64::from(FRAMES_PER_SECOND) / shape.steps.frames as f64;
+            let position = seconds * f64::from(FRAMES_PER_SECOND) / shape.front.step as f64;
             let position = position.min((heard - 1) as f64);
             let (before, share) = (position as usize, position.fract() as f32);
             for (source, share) in [(before, 1.0 - share), (before + 1, share)] {
@@ -223,7 +223,7 @@ impl EnsembleFront {
             }
         }
         Ok(Self {
-            front: Front::new(weights, shape.steps, device)?,
+            front: Front::new(weights, shape.front, device)?,
             interpolation: Tensor::from_vec(interpolation, (heard, shape.frames), device)?,
         })
     }
@@ -300,7 +300,7 @@ impl Member {
     #[must_use]
     pub fn tensors(shape: EnsembleShape, channels: usize, labels: usize) -> Vec<(&'static str, Vec<usize>)> {
         let pooled = pooled_features(channels);
-        let mid = |inputs| vec![MID_CHANNELS, inputs, 1, shape.taps];
+        let mid = |inputs| vec![MID_CHANNELS, inputs, 1, shape.middle.taps];
         vec![
             ("mid.0.weight", mid(channels + 1)),
             ("mid.0.bias", vec![MID_CHANNELS]),

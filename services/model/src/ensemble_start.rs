@@ -2,9 +2,7 @@
 
 use crate::{
     Adapter, Array, EMBEDDING_FEATURES, EnsembleShape, Member, ModelFolder, Result, Weights,
-    architecture::{
-        FRONT_CHANNELS, FrontPart, MID_CHANNELS, POOLED_FEATURES, SHORT_TIME, TEMPORAL, TIMBRAL, mid_inputs, mid_layers,
-    },
+    architecture::{FRONT_CHANNELS, FrontPart, MID_CHANNELS, POOLED_FEATURES, mid_inputs, mid_layers},
     ensemble::{MEMBERS, MUSIC_BIAS, MUSIC_WEIGHT, front_channels, member_tensor},
     front::filters,
     import::{insert_adapter, original_musicnn, resample},
@@ -84,7 +82,8 @@ impl EnsembleStart {
         })
     }
 
-    /// Reads the published weights of MusiCNN (a safetensors file), and leaves the filters out that answer with a constant.
+    /// Reads the published weights of MusiCNN (a safetensors file), and leaves the filters out that answer with a constant,
+    /// or nearly so.
     ///
     /// # Errors
     /// Where the file is not one of MusiCNN's weights.
@@ -98,8 +97,14 @@ impl EnsembleStart {
         }
         let (mut live, mut constants) = (Vec::new(), vec![0.0_f32; FRONT_CHANNELS]);
         let mut first_channel = 0;
-        for part in TIMBRAL.into_iter().chain(TEMPORAL) {
-            let kept = prune(&original, part, &mut front, constants.get_mut(first_channel..).unwrap_or_default())?;
+        for part in shape.front.parts() {
+            let kept = prune(
+                &original,
+                part,
+                shape.least_gain,
+                &mut front,
+                constants.get_mut(first_channel..).unwrap_or_default(),
+            )?;
             live.extend(kept.iter().map(|filter| first_channel + filter));
             first_channel += part.filters;
         }
@@ -108,9 +113,10 @@ impl EnsembleStart {
         for (layer, name) in mid_layers().iter().enumerate() {
             let inputs = mid_inputs(layer);
             let kernels = original.get(&format!("{name}.conv.weight"), &[MID_CHANNELS, 1, 7, inputs])?;
-            let kernels = if shape.taps == SHORT_TIME.taps { resample(kernels, SHORT_TIME)? } else { kernels.clone() };
+            let time = shape.middle;
+            let kernels = if time.taps == time.original_taps { kernels.clone() } else { resample(kernels, time)? };
             let (live, constants) = if layer == 0 { (Some(live.as_slice()), &*constants) } else { (None, &[][..]) };
-            mid.push(columns_first(&kernels, shape.taps, live, constants)?);
+            mid.push(columns_first(&kernels, time.taps, live, constants)?);
             mid.push(original.get(&format!("{name}.conv.bias"), &[MID_CHANNELS])?.clone());
             let (scale, shift) = original.normalization(&format!("{name}.norm"), MID_CHANNELS)?;
             mid.extend([Array::new(&[MID_CHANNELS], scale)?, Array::new(&[MID_CHANNELS], shift)?]);
@@ -144,11 +150,17 @@ impl EnsembleStart {
 
 /// Adds the live filters of a part to `front`, at our frame rate, and the answers of the others to `constants`. Returns
 /// which ones are live: at least one.
-fn prune(original: &Weights, part: FrontPart, front: &mut Weights, constants: &mut [f32]) -> Result<Vec<usize>> {
+fn prune(
+    original: &Weights,
+    part: FrontPart,
+    least_gain: f32,
+    front: &mut Weights,
+    constants: &mut [f32],
+) -> Result<Vec<usize>> {
     let name = format!("front.{}", part.name);
     let known = filters(original, &name, [part.time.original_taps, part.bands], <[f32]>::to_vec)?;
     let mut live: Vec<usize> =
-        (0_usize..).zip(&known).filter(|(_, filter)| !filter.is_constant()).map(|(index, _)| index).collect();
+        (0_usize..).zip(&known).filter(|(_, filter)| filter.gain() >= least_gain).map(|(index, _)| index).collect();
     if live.is_empty() {
         live.push(0);
     }
@@ -197,7 +209,10 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        Architecture, EnsembleFront, architecture::original_tensors, contract::CHUNK_CELLS, import::tests::adapter,
+        Architecture, EnsembleFront,
+        architecture::{NEGLIGIBLE_GAIN, original_tensors},
+        contract::CHUNK_CELLS,
+        import::tests::adapter,
     };
 
     /// Made-up weights of MusiCNN whose every third front filter has a kernel of `rest` of its strength.
@@ -225,8 +240,10 @@ pub(crate) mod tests {
         weights.to_safetensors(("made", "up".to_owned())).unwrap()
     }
 
+    /// All filters that do not answer with a constant.
     pub(crate) fn start(rest: f32, architecture: Architecture) -> EnsembleStart {
-        EnsembleStart::import(&safetensors(rest), &adapter(), architecture.ensemble().unwrap()).unwrap()
+        let shape = EnsembleShape { least_gain: NEGLIGIBLE_GAIN, ..architecture.ensemble().unwrap() };
+        EnsembleStart::import(&safetensors(rest), &adapter(), shape).unwrap()
     }
 
     /// What the layers in the middle make of a chunk: the maxima and means of their channels.
@@ -260,6 +277,20 @@ pub(crate) mod tests {
                 assert!((all - pruned).abs() < 2e-2 * all.abs().max(1.0), "{all} {pruned}");
             }
         }
+    }
+
+    #[test]
+    fn filters_with_little_gain_are_left_out_where_the_shape_says_so() {
+        let shape = Architecture::Ensemble.ensemble().unwrap();
+        let channels = |least_gain| {
+            let shape = EnsembleShape { least_gain, ..shape };
+            EnsembleStart::import(&safetensors(0.01), &adapter(), shape).unwrap().channels
+        };
+        assert_eq!(channels(NEGLIGIBLE_GAIN), 561);
+        // Those of a hundredth of the strength, and few others.
+        assert!((300..=374).contains(&channels(0.2)), "{}", channels(0.2));
+        // A part keeps one filter.
+        assert_eq!(channels(1e9), 5);
     }
 
     #[test]

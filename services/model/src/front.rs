@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 
 use crate::{
     Result, Weights,
-    architecture::{BANDS, FrontPart, SHORT_TIME, TEMPORAL, TIMBRAL, TimeKernel},
+    architecture::{BANDS, FrontPart, FrontShape, TEMPORAL, TimeKernel},
     bands::Bands,
     contract::{CHUNK_FRAMES, MEL_BANDS, dequantize},
     filter_bank::{Filter, FilterBank},
@@ -21,42 +21,28 @@ pub(crate) const TIMBRAL_SPAN: usize = 8;
 /// MusiCNN hears `log10(1 + 10⁴ · power)`.
 const INPUT_GAIN: f64 = 1e4;
 
-/// How much of what it could compute a front end does compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FrontSteps {
-    /// Frames from one answer to the next.
-    pub(crate) frames: usize,
-    /// Bands from one place of a timbral filter to the next: 1, 2, 4 or 8.
-    pub(crate) bands: usize,
-}
-
-impl FrontSteps {
-    /// Everything.
-    pub(crate) const ALL: Self = Self { frames: 1, bands: 1 };
-}
-
 /// The part of the network whose filters see the spectrogram, on one device.
 pub(crate) struct Front {
     device: Device,
-    pub(crate) steps: FrontSteps,
+    pub(crate) shape: FrontShape,
     bands: Bands,
     input_scale: f64,
     input_shift: f64,
-    timbral: [FilterBank; TIMBRAL.len()],
+    timbral: [FilterBank; 2],
     temporal: FilterBank,
     cells: Vec<f32>,
 }
 
 impl Front {
     /// Puts the front end of `weights` onto `device`.
-    pub(crate) fn new(weights: &Weights, steps: FrontSteps, device: &Device) -> Result<Self> {
+    pub(crate) fn new(weights: &Weights, shape: FrontShape, device: &Device) -> Result<Self> {
         let (input_scale, input_shift) = weights.normalization("input_norm", 1)?;
-        let (places, rows) = (TIMBRAL_SPAN / steps.bands, steps.bands * SHORT_TIME.taps);
-        let [low, high] =
-            TIMBRAL.map(|part| FilterBank::sliding(&timbral_filters(weights, part)?, places, rows, device));
+        let [low, high] = shape
+            .timbral()
+            .map(|part| FilterBank::sliding(&timbral_filters(weights, part)?, TIMBRAL_SPAN, part.time.taps, device));
         Ok(Self {
             device: device.clone(),
-            steps,
+            shape,
             bands: Bands::new(weights, device)?,
             input_scale: input_scale.iter().copied().map(f64::from).sum(),
             input_shift: input_shift.iter().copied().map(f64::from).sum(),
@@ -86,15 +72,16 @@ impl Front {
     pub(crate) fn forward(&self, decibels: &Tensor) -> Result<Tensor> {
         let input = self.input(decibels)?;
         let (bands, batch, frames) = input.dims3()?;
-        let answers = frames / self.steps.frames;
+        let FrontShape { step, short } = self.shape;
+        let answers = frames / step;
         let columns = batch * answers;
-        let taps = SHORT_TIME.taps;
-        let short = unfold(&input, SHORT_TIME, self.steps.frames)?.transpose(0, 1)?.reshape((bands * taps, columns))?;
-        let mut parts = Vec::with_capacity(TIMBRAL.len() + 1);
-        for (part, bank) in TIMBRAL.iter().zip(&self.timbral) {
+        let taps = short.taps;
+        let short = unfold(&input, short, step)?.transpose(0, 1)?.reshape((bands * taps, columns))?;
+        let mut parts = Vec::with_capacity(self.timbral.len() + 1);
+        for (part, bank) in self.shape.timbral().iter().zip(&self.timbral) {
             let rows = bank.rows()?;
             // The last window is moved back to end with the bands: a place that is met twice does not change a maximum.
-            let last = bands - part.bands + self.steps.bands - TIMBRAL_SPAN;
+            let last = bands - part.bands + 1 - TIMBRAL_SPAN;
             let starts = (0..last).step_by(TIMBRAL_SPAN).chain([last]);
             let windows = starts.map(|lowest_band| Ok(short.narrow(0, lowest_band * taps, rows)?));
             parts.push(bank.activate(&bank.greatest_product(windows)?)?);
@@ -103,7 +90,7 @@ impl Front {
         let long_time = longest_time();
         let windows = (0..bands / TEMPORAL_BANDS).map(|group| {
             let bands = input.narrow(0, group * TEMPORAL_BANDS, TEMPORAL_BANDS)?;
-            let unfolded = unfold(&bands, long_time, self.steps.frames)?;
+            let unfolded = unfold(&bands, long_time, step)?;
             Ok(unfolded.reshape((long_time.taps, TEMPORAL_BANDS * columns))?)
         });
         let product = self.temporal.greatest_product(windows)?;

@@ -123,7 +123,8 @@ pub(crate) fn insert_adapter(weights: &mut Weights, adapter: &Adapter) -> Result
 }
 
 /// Kernels `[filters, 1, taps, width]` on our frames: each original tap is shared between the two frames around it, by
-/// how near they are, so that a sound interpolated between frames gets the original response.
+/// how near they are, so that a sound interpolated between frames gets the original response. Beyond the ends, it goes to
+/// the last frame.
 pub(crate) fn resample(kernels: &Array, time: TimeKernel) -> Result<Array> {
     let width = kernels.shape().last().copied().unwrap_or(1);
     let filters = kernels.shape().first().copied().unwrap_or(0);
@@ -134,6 +135,7 @@ pub(crate) fn resample(kernels: &Array, time: TimeKernel) -> Result<Array> {
     {
         for (tap, row) in kernel.chunks_exact(width).enumerate() {
             let position = (tap as f64 - left as f64) * FRAMES_PER_1000_TAPS as f64 / 1_000.0 + time.before as f64;
+            let position = position.clamp(0.0, (time.taps - 1) as f64);
             let after = position.fract() as f32;
             let frames = resampled.chunks_exact_mut(width).skip(position as usize);
             for (frame, share) in frames.zip([1.0 - after, after]) {
@@ -149,7 +151,7 @@ pub(crate) fn resample(kernels: &Array, time: TimeKernel) -> Result<Array> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::architecture::{TEMPORAL, TIMBRAL};
+    use crate::Architecture;
 
     #[test]
     fn a_resampled_kernel_answers_an_interpolated_signal_as_the_original_does() {
@@ -159,7 +161,7 @@ pub(crate) mod tests {
             let frame = position as usize;
             signal[frame] * (1.0 - share) + signal[frame + 1] * share
         };
-        for part in TIMBRAL.into_iter().chain(TEMPORAL) {
+        for part in Architecture::Ensemble.ensemble().unwrap().front.parts() {
             let time = part.time;
             let original: Vec<f32> = (0..time.original_taps).map(|tap| (tap as f32 * 0.9).cos()).collect();
             let kernel =

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 use crate::{
     Result, Weights,
-    architecture::{FrontPart, TEMPORAL, TIMBRAL},
+    architecture::{EnsembleShape, FrontPart, FrontShape},
     ensemble::EnsembleFront,
     front::{TIMBRAL_SPAN, longest_time, unfold},
 };
@@ -39,9 +39,9 @@ impl LearningFront {
     ///
     /// # Errors
     /// Where a tensor is missing.
-    pub fn tensors(weights: &Weights) -> Result<Vec<(String, Vec<usize>)>> {
+    pub fn tensors(weights: &Weights, shape: EnsembleShape) -> Result<Vec<(String, Vec<usize>)>> {
         let mut tensors = Vec::new();
-        for part in TIMBRAL.into_iter().chain(TEMPORAL) {
+        for part in shape.front.parts() {
             let name = format!("front.{}.conv", part.name);
             let filters = weights.length(&format!("{name}.bias"))?;
             tensors.push((format!("{name}.weight"), vec![filters, 1, part.time.taps, part.bands]));
@@ -57,12 +57,13 @@ impl LearningFront {
     /// Where there is another number of them, one has a wrong shape, or the device is out of memory.
     pub fn new(front: EnsembleFront, weights: &Weights, tensors: &[Tensor]) -> Result<Self> {
         let pairs = tensors.as_chunks::<2>().0;
-        if tensors.len() != 2 * (TIMBRAL.len() + TEMPORAL.len()) {
+        let shape = front.front.shape;
+        if tensors.len() != 2 * shape.parts().count() {
             return Err(candle_core::Error::msg("a front end needs another number of tensors").into());
         }
         let device = front.front.device().clone();
         let mut parts = Vec::new();
-        for (part, [kernel, bias]) in TIMBRAL.into_iter().chain(TEMPORAL).zip(pairs) {
+        for (part, [kernel, bias]) in shape.parts().zip(pairs) {
             let filters = bias.dim(0)?;
             let (scale, shift) = weights.normalization(&format!("front.{}.norm", part.name), filters)?;
             let sign: Vec<f32> = scale.iter().map(|scale| if *scale < 0.0 { -1.0 } else { 1.0 }).collect();
@@ -92,17 +93,18 @@ impl LearningFront {
         let front = &self.front.front;
         let input = front.input(decibels)?;
         let (bands, batch, frames) = input.dims3()?;
-        let answers = frames / front.steps.frames;
+        let FrontShape { step, .. } = front.shape;
+        let answers = frames / step;
         let columns = batch * answers;
         let mut parts = Vec::with_capacity(self.parts.len());
-        let (timbral, temporal) = self.parts.split_at(TIMBRAL.len());
+        let (timbral, temporal) = self.parts.split_at(front.shape.timbral().len());
         for part in timbral {
             let taps = part.shape.time.taps;
-            let seen = unfold(&input, part.shape.time, front.steps.frames)?;
+            let seen = unfold(&input, part.shape.time, step)?;
             let seen = seen.transpose(0, 1)?.reshape((bands * taps, columns))?;
-            parts.push(part.timbral(&seen, front.steps.bands)?);
+            parts.push(part.timbral(&seen)?);
         }
-        let seen = unfold(&input, longest_time(), front.steps.frames)?;
+        let seen = unfold(&input, longest_time(), step)?;
         let seen = seen.reshape((longest_time().taps, bands, columns))?;
         for part in temporal {
             let (first, taps) = (longest_time().before - part.shape.time.before, part.shape.time.taps);
@@ -115,33 +117,33 @@ impl LearningFront {
 
 impl Part {
     /// The responses `[filters, columns]` of filters that span several bands, to `[bands · taps, columns]`.
-    fn timbral(&self, seen: &Tensor, step: usize) -> Result<Tensor> {
+    fn timbral(&self, seen: &Tensor) -> Result<Tensor> {
         let (filters, rows) = (self.bias.dim(0)?, self.shape.bands * self.shape.time.taps);
         let columns = seen.dim(1)?;
         let kernel = self.kernel.squeeze(1)?.transpose(1, 2)?.reshape((filters, rows))?;
         let row = Tensor::arange(0, rows as u32, seen.device())?.reshape((1, rows, 1))?;
-        let index = self.first_row(&kernel, seen, step)?.broadcast_add(&row)?.reshape((filters * rows, columns))?;
+        let index = self.first_row(&kernel, seen)?.broadcast_add(&row)?.reshape((filters * rows, columns))?;
         self.respond(&kernel, &seen.gather(&index, 0)?.reshape((filters, rows, columns))?)
     }
 
     /// Where that begins which the winner among the places of every filter sees, `[filters, 1, columns]`, as a row of
     /// `[bands · taps, columns]`.
-    fn first_row(&self, kernel: &Tensor, seen: &Tensor, step: usize) -> Result<Tensor> {
+    fn first_row(&self, kernel: &Tensor, seen: &Tensor) -> Result<Tensor> {
         let ((filters, _), (rows, columns)) = (kernel.dims2()?, seen.dims2()?);
-        let (taps, places) = (self.shape.time.taps, TIMBRAL_SPAN / step);
+        let taps = self.shape.time.taps;
         // As in `Front`, a product has the filter at several places.
         let turned = kernel.detach().broadcast_mul(&self.sign)?;
         let shifted =
-            (0..places).map(|place| turned.pad_with_zeros(1, place * step * taps, (places - 1 - place) * step * taps));
+            (0..TIMBRAL_SPAN).map(|place| turned.pad_with_zeros(1, place * taps, (TIMBRAL_SPAN - 1 - place) * taps));
         let shifted = Tensor::cat(&shifted.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
-        let last = rows / taps - self.shape.bands + step - TIMBRAL_SPAN;
+        let last = rows / taps - self.shape.bands + 1 - TIMBRAL_SPAN;
         let starts: Vec<usize> = (0..last).step_by(TIMBRAL_SPAN).chain([last]).collect();
         let products = starts.iter().map(|start| shifted.matmul(&seen.narrow(0, start * taps, shifted.dim(1)?)?));
         let products = Tensor::cat(&products.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
-        let winner = products.reshape((starts.len() * places, filters * columns))?.argmax(0)?;
-        let first_rows = starts.iter().flat_map(|start| (0..places).map(move |place| (start + place * step) * taps));
+        let winner = products.reshape((starts.len() * TIMBRAL_SPAN, filters * columns))?.argmax(0)?;
+        let first_rows = starts.iter().flat_map(|start| (0..TIMBRAL_SPAN).map(move |place| (start + place) * taps));
         let first_rows: Vec<u32> = first_rows.map(|row| row as u32).collect();
-        let first_rows = Tensor::from_vec(first_rows, starts.len() * places, seen.device())?;
+        let first_rows = Tensor::from_vec(first_rows, starts.len() * TIMBRAL_SPAN, seen.device())?;
         Ok(first_rows.index_select(&winner, 0)?.reshape((filters, 1, columns))?)
     }
 
@@ -179,12 +181,12 @@ mod tests {
         Tensor::from_vec(cells, (count, 128, 96), &Device::Cpu).unwrap()
     }
 
-    fn variables(start: &EnsembleStart) -> Vec<Var> {
+    fn variables(start: &EnsembleStart, architecture: Architecture) -> Vec<Var> {
         let tensor = |(name, shape): &(String, Vec<usize>)| {
             let values = start.front.get(name, shape).unwrap().values();
             Var::from_slice(values, shape.as_slice(), &Device::Cpu).unwrap()
         };
-        LearningFront::tensors(&start.front).unwrap().iter().map(tensor).collect()
+        LearningFront::tensors(&start.front, architecture.ensemble().unwrap()).unwrap().iter().map(tensor).collect()
     }
 
     fn learning(start: &EnsembleStart, architecture: Architecture, variables: &[Var]) -> LearningFront {
@@ -200,7 +202,7 @@ mod tests {
             let chunks = chunks(2);
             let shape = architecture.ensemble().unwrap();
             let expected = EnsembleFront::new(&start.front, shape, &Device::Cpu).unwrap().hear(&chunks).unwrap();
-            let heard = learning(&start, architecture, &variables(&start)).hear(&chunks).unwrap();
+            let heard = learning(&start, architecture, &variables(&start, architecture)).hear(&chunks).unwrap();
             assert_eq!(heard.dims(), expected.dims());
             let (least, most) = (expected.min_all().unwrap(), expected.max_all().unwrap());
             let range = most.to_scalar::<f32>().unwrap() - least.to_scalar::<f32>().unwrap();
@@ -214,7 +216,7 @@ mod tests {
         for architecture in SHAPES {
             let start = start(1.0, architecture);
             let chunks = chunks(1);
-            let variables = variables(&start);
+            let variables = variables(&start, architecture);
             let loss = || {
                 let heard = learning(&start, architecture, &variables).hear(&chunks).unwrap();
                 heard.flatten_all().unwrap().mean(0).unwrap()

@@ -39,13 +39,18 @@ struct Layer {
     width: usize,
 }
 
-const FRONT: [Layer; 5] = [
-    Layer { name: "front.timbral_low", filters: 3, before: 2, taps: 5, width: 38 },
-    Layer { name: "front.timbral_high", filters: 2, before: 2, taps: 5, width: 67 },
-    Layer { name: "front.temporal_long", filters: 2, before: 25, taps: 51, width: 1 },
-    Layer { name: "front.temporal_medium", filters: 2, before: 12, taps: 26, width: 1 },
-    Layer { name: "front.temporal_short", filters: 3, before: 6, taps: 14, width: 1 },
-];
+/// The front end, with timbral filters of so many taps.
+fn front_layers(short_taps: usize) -> [Layer; 5] {
+    let before = short_taps / 2;
+    [
+        Layer { name: "front.timbral_low", filters: 3, before, taps: short_taps, width: 38 },
+        Layer { name: "front.timbral_high", filters: 2, before, taps: short_taps, width: 67 },
+        Layer { name: "front.temporal_long", filters: 2, before: 25, taps: 51, width: 1 },
+        Layer { name: "front.temporal_medium", filters: 2, before: 12, taps: 26, width: 1 },
+        Layer { name: "front.temporal_short", filters: 3, before: 6, taps: 14, width: 1 },
+    ]
+}
+
 const CHANNELS: usize = 12;
 const MEMBERS: usize = 2;
 const LABELS: usize = 3;
@@ -57,16 +62,25 @@ const EMBEDDING: usize = 200;
 #[derive(Clone, Copy)]
 struct Shape {
     architecture: Architecture,
-    /// Every which frame and band the front end looks at.
+    /// Every which frame the front end answers at.
     step: usize,
+    /// Taps of its timbral filters.
+    short_taps: usize,
     frames: usize,
     frames_per_second: f64,
     taps: usize,
 }
 
 const SHAPES: [Shape; 2] = [
-    Shape { architecture: Architecture::Ensemble, step: 1, frames: 248, frames_per_second: 62.5, taps: 7 },
-    Shape { architecture: Architecture::Small, step: 2, frames: 96, frames_per_second: 24.0, taps: 5 },
+    Shape {
+        architecture: Architecture::Ensemble,
+        step: 1,
+        short_taps: 5,
+        frames: 248,
+        frames_per_second: 62.5,
+        taps: 7,
+    },
+    Shape { architecture: Architecture::Small, step: 2, short_taps: 3, frames: 96, frames_per_second: 24.0, taps: 3 },
 ];
 
 fn random_weights(shape: Shape) -> Weights {
@@ -75,7 +89,7 @@ fn random_weights(shape: Shape) -> Weights {
     weights.insert("adapter.weight", noise.array(&[BANDS, MEL_BANDS], |value| value / 30.0));
     weights.insert("adapter.bias", noise.array(&[BANDS], |value| value * 5.0));
     insert_norm(&mut weights, &mut noise, "input_norm", 1);
-    for layer in &FRONT {
+    for layer in &front_layers(shape.short_taps) {
         let cells = layer.taps * layer.width;
         let kernel = noise.array(&[layer.filters, 1, layer.taps, layer.width], |value| value / (cells as f32).sqrt());
         weights.insert(&format!("{}.conv.weight", layer.name), kernel);
@@ -139,14 +153,11 @@ fn front(weights: &Weights, layer: &Layer, step: usize, input: &Plane) -> Plane 
     let shape = [layer.filters, 1, layer.taps, layer.width];
     let kernels = values(weights, &format!("{}.conv.weight", layer.name), &shape);
     let biases = values(weights, &format!("{}.conv.bias", layer.name), &[layer.filters]);
-    let highest = input.len() - layer.width;
-    let positions: Vec<usize> =
-        if layer.width == 1 { (0..=highest).collect() } else { places(highest, step).collect() };
     let mut output = Vec::new();
     for filter in 0..layer.filters {
         let normalize = norm(weights, &format!("{}.norm", layer.name), layer.filters, filter);
         let mut row = vec![f64::NEG_INFINITY; CHUNK_FRAMES / step];
-        for lowest in &positions {
+        for lowest in 0..=input.len() - layer.width {
             for (answer, cell) in row.iter_mut().enumerate() {
                 let mut sum = biases[filter];
                 for tap in 0..layer.taps {
@@ -162,13 +173,6 @@ fn front(weights: &Weights, layer: &Layer, step: usize, input: &Plane) -> Plane 
         output.push(row);
     }
     output
-}
-
-/// Every `step`th position in windows of 8, of which the last is moved back to end with the bands.
-fn places(highest: usize, step: usize) -> impl Iterator<Item = usize> {
-    let last = highest + step - 8;
-    let starts = (0..last).step_by(8).chain([last]);
-    starts.flat_map(move |start| (0..8).step_by(step).map(move |offset| start + offset))
 }
 
 /// Every row at the members' frame rate, by linear interpolation, and a row of ones.
@@ -221,7 +225,8 @@ fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> (Vec<f
         normalize((1.0 + 1e4 * 10_f64.powf((decibels + level[band]) / 10.0)).log10())
     };
     let input: Plane = (0..BANDS).map(|band| (0..CHUNK_FRAMES).map(|frame| loudness(band, frame)).collect()).collect();
-    let channels: Plane = FRONT.iter().flat_map(|layer| front(weights, layer, shape.step, &input)).collect();
+    let channels: Plane =
+        front_layers(shape.short_taps).iter().flat_map(|layer| front(weights, layer, shape.step, &input)).collect();
     let channels = interpolate(shape, &channels);
 
     let mut mean = vec![0.0; LABELS];

@@ -139,7 +139,7 @@ impl EnsembleLearner {
             FrontEnd::Still(front)
         } else {
             let mut tensors = Vec::new();
-            for (name, shape) in LearningFront::tensors(&front_weights)? {
+            for (name, shape) in LearningFront::tensors(&front_weights, shape)? {
                 let variable = Var::from_tensor(&to_tensor(front_weights.get(&name, &shape)?, device)?)?;
                 tensors.push(variable.as_tensor().clone());
                 parameters.push(Parameter { name, variable, rate: options.front_rate, decays: shape.len() > 1 });
