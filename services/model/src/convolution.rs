@@ -15,6 +15,8 @@ use crate::{
 const GROUP_CELLS: usize = 2 << 20;
 /// Channels from which on tiles pay: their transformation costs the same for any number of outputs.
 const TILED_CHANNELS: usize = 8;
+/// Cells of an image from which on tiles pay: transformed kernels are four times as large, and met once a tile.
+const TILED_CELLS: usize = 128;
 
 /// The convolution of `[batch, channels, rows, columns]` with `weight`, `[outputs, channels, height, width]`, padded with
 /// zeros to the size of the input: `[batch, outputs, rows, columns]`. Both gradients are known.
@@ -70,7 +72,7 @@ impl CustomOp2 for Convolution {
         let wanted = (input.track_op(), weight.track_op());
         let (input, weight, gradient) = (input.detach(), weight.detach(), gradient.detach().contiguous()?);
         let (_, channels, rows, columns) = input.dims4()?;
-        let way = Way::of(&weight)?;
+        let way = Way::of(&input, &weight)?;
         let kernels = way.kernels(&weight)?.t()?;
         let (mut input_gradient, mut kernel_gradient): (Vec<Tensor>, Option<Tensor>) = (Vec::new(), None);
         for (start, samples) in way.groups(&input)? {
@@ -95,7 +97,7 @@ impl CustomOp2 for Convolution {
 fn respond(input: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let outputs = weight.dim(0)?;
     let (_, _, rows, columns) = input.dims4()?;
-    let way = Way::of(weight)?;
+    let way = Way::of(input, weight)?;
     let kernels = way.kernels(weight)?;
     let parts = way.groups(input)?.map(|(start, samples)| {
         let seen = way.sees(&input.narrow(0, start, samples)?)?;
@@ -114,10 +116,11 @@ enum Way {
 }
 
 impl Way {
-    /// The quicker way for these kernels.
-    fn of(weight: &Tensor) -> Result<Self> {
+    /// The quicker way for these kernels and images. It does not depend on the batch, and so neither does any answer.
+    fn of(input: &Tensor, weight: &Tensor) -> Result<Self> {
         let (_, channels, height, width) = weight.dims4()?;
-        let tiled = (height, width) == (3, 3) && channels >= TILED_CHANNELS;
+        let (_, _, rows, columns) = input.dims4()?;
+        let tiled = (height, width) == (3, 3) && channels >= TILED_CHANNELS && rows * columns >= TILED_CELLS;
         Ok(if tiled { Self::Tiled } else { Self::Unfolded(Patch { height, width }) })
     }
 
@@ -208,9 +211,9 @@ mod tests {
             ((5, 3, 8, 6), (4, 3, 3, 3)),
             ((1, 1, 2, 3), (1, 1, 3, 3)),
             // By tiles. In the second, samples are taken one by one.
-            ((5, 9, 8, 6), (4, 9, 3, 3)),
+            ((5, 9, 16, 12), (4, 9, 3, 3)),
             ((3, 32, 128, 96), (2, 32, 3, 3)),
-            ((2, 8, 1, 7), (3, 8, 3, 3)),
+            ((2, 8, 2, 67), (3, 8, 3, 3)),
         ];
         for (input, weight) in cases {
             let (input, weight) = (random(input), random(weight));
