@@ -119,16 +119,17 @@ const TEMPORAL_FILTERS: usize = 51;
 
 /// The parts of the front end whose filters span one band and a long time, in the order of the channels.
 pub(crate) const TEMPORAL: [FrontPart; 3] = [
-    FrontPart { name: "temporal_long", filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(128), bands: 1 },
-    FrontPart { name: "temporal_medium", filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(64), bands: 1 },
-    FrontPart { name: "temporal_short", filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(32), bands: 1 },
+    FrontPart { name: FRONT_PARTS[2], filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(128), bands: 1 },
+    FrontPart { name: FRONT_PARTS[3], filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(64), bands: 1 },
+    FrontPart { name: FRONT_PARTS[4], filters: TEMPORAL_FILTERS, time: TimeKernel::resampled(32), bands: 1 },
 ];
 
 impl FrontShape {
     /// The parts whose filters span several bands and a short time, in the order of the channels.
     pub(crate) fn timbral(self) -> [FrontPart; 2] {
         let part = |name, bands| FrontPart { name, filters: TIMBRAL_FILTERS, time: self.short, bands };
-        [part("timbral_low", 38), part("timbral_high", 67)]
+        let [low, high, ..] = FRONT_PARTS;
+        [part(low, 38), part(high, 67)]
     }
 
     /// All parts, in the order of the channels.
@@ -165,7 +166,7 @@ pub(crate) struct TimeKernel {
 impl TimeKernel {
     /// A kernel at MusiCNN's frame rate.
     const fn original(original_taps: usize) -> Self {
-        Self { original_taps, before: (original_taps - 1) / 2, taps: original_taps }
+        Self { original_taps, before: Self::original_reach(original_taps).0, taps: original_taps }
     }
 
     /// The reach of a kernel of `original_taps` after resampling to our frames, rounded outwards.

@@ -62,19 +62,30 @@ mod tests {
 
     #[test]
     fn every_product_is_counted_once() {
-        let model = ModelFolder::embedded().unwrap();
-        let (labels, weights) = (model.manifest().labels.len(), model.weights());
-        let filters = |part: &str| weights.length(&format!("front.{part}.conv.bias")).unwrap();
-        let timbral = 5 * (38 * 59 * filters("timbral_low") + 67 * 30 * filters("timbral_high"));
-        let temporal = 51 * filters("temporal_long") + 26 * filters("temporal_medium") + 14 * filters("temporal_short");
-        // Each of the 96 bands lies between two of ours.
-        let front = 96 * (96 * 2 + timbral + 96 * temporal);
-        let channels = front_channels(weights).unwrap();
-        let pooled = 2 * (channels + 3 * 64);
-        let member = 248 * 64 * 7 * (channels + 1 + 64 + 64) + 200 * pooled + labels * (200 + pooled);
-        let expected = front + 2 * channels * 248 + members(weights).unwrap() * member;
-        let expected = expected + if tells_music(weights) { pooled } else { 0 };
-        assert_eq!(model.multiply_accumulates().unwrap(), expected as u64);
+        // Frames of the front end, taps of its timbral filters, frames and taps of the members.
+        for (model, heard, short, frames, taps) in
+            [(ModelFolder::embedded().unwrap(), 96, 5, 248, 7), (ModelFolder::embedded_small().unwrap(), 48, 3, 96, 3)]
+        {
+            let (labels, weights) = (model.manifest().labels.len(), model.weights());
+            let filters = |part: &str| weights.length(&format!("front.{part}.conv.bias")).unwrap();
+            let timbral = short * (38 * 59 * filters("timbral_low") + 67 * 30 * filters("timbral_high"));
+            let temporal =
+                51 * filters("temporal_long") + 26 * filters("temporal_medium") + 14 * filters("temporal_short");
+            // Each of the 96 bands lies between two of ours.
+            let front = 96 * 96 * 2 + heard * (timbral + 96 * temporal);
+            let channels = front_channels(weights).unwrap();
+            let pooled = 2 * (channels + 3 * 64);
+            let member = frames * 64 * taps * (channels + 1 + 64 + 64) + 200 * pooled + labels * (200 + pooled);
+            let expected = front + 2 * channels * frames + members(weights).unwrap() * member;
+            let expected = expected + if tells_music(weights) { pooled } else { 0 };
+            assert_eq!(model.multiply_accumulates().unwrap(), expected as u64, "{}", model.manifest().name);
+        }
+    }
+
+    #[test]
+    fn the_small_model_costs_at_most_a_fifth_of_the_default() {
+        let cost = |model: ModelFolder| model.multiply_accumulates().unwrap();
+        assert!(5 * cost(ModelFolder::embedded_small().unwrap()) <= cost(ModelFolder::embedded().unwrap()));
     }
 
     #[test]

@@ -178,6 +178,17 @@ pub(crate) mod tests {
         }
     }
 
+    #[test]
+    fn a_narrow_kernel_answers_a_steady_signal_as_the_original_does() {
+        let time = Architecture::Small.ensemble().unwrap().middle;
+        assert_eq!((time.before, time.taps, time.original_taps), (1, 3, 7));
+        let kernel = |taps: Vec<f32>| resample(&Array::new(&[1, 1, 7, 1], taps).unwrap(), time).unwrap();
+        // The outermost taps, 48 ms away, lie beyond the last frames, 42 ms away.
+        assert_eq!(kernel(vec![5.0, 0.0, 0.0, 3.0, 0.0, 0.0, 7.0]).values(), [5.0, 3.0, 7.0]);
+        let sum: f32 = kernel(vec![1.0, 2.0, -3.0, 4.0, 5.0, 6.0, -7.5]).values().iter().sum();
+        assert!((sum - 7.5).abs() < 1e-5, "{sum}");
+    }
+
     pub(crate) fn adapter() -> Adapter {
         let scale =
             |n_mels, fmax, sample_rate, n_fft| MelScale { n_mels, fmin: 0.0, fmax, sample_rate, n_fft, hop: None };

@@ -168,11 +168,11 @@ pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout, operation
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use candle_core::{Device, Var};
 
-    fn ramp(shape: &[usize]) -> Tensor {
+    pub(crate) fn ramp(shape: &[usize]) -> Tensor {
         let cells = shape.iter().product::<usize>();
         let values: Vec<f32> = (0..cells).map(|cell| ((cell * 7_919) % 251) as f32 / 125.0 - 1.0).collect();
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()

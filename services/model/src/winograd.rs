@@ -288,14 +288,10 @@ fn output_adjoint([a, b, c, d]: [f32; 4]) -> [f32; 6] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use candle_core::{Device, Tensor};
+    use candle_core::Tensor;
 
-    fn ramp(shape: &[usize]) -> Tensor {
-        let cells = shape.iter().product::<usize>();
-        let values: Vec<f32> = (0..cells).map(|cell| ((cell * 7_919) % 251) as f32 / 125.0 - 1.0).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
+    use super::*;
+    use crate::unfold::tests::ramp;
 
     fn product(left: &Tensor, right: &Tensor) -> f32 {
         (left * right).unwrap().sum_all().unwrap().to_scalar().unwrap()
