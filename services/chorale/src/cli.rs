@@ -284,9 +284,9 @@ pub(crate) struct TrainArguments {
     /// What to call the model [default: the name of the folder]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Published MusiCNN weights (safetensors, with adapter.json beside them) to start from, instead of the embedded
-    /// model (ensemble, small)
-    #[arg(long, value_name = "FILE")]
+    /// What to start from, instead of the embedded model: published MusiCNN weights (safetensors, with adapter.json beside
+    /// them), or a model folder (ensemble, small)
+    #[arg(long, value_name = "PATH")]
     pub(crate) backbone: Option<PathBuf>,
     /// The network to train: an ensemble behind a pretrained front end, the same at a fraction of the cost, or seed-cnn,
     /// which learns everything from the data
@@ -342,6 +342,10 @@ pub(crate) struct TrainArguments {
     /// How much of every target is what the teacher says [default: 0.8]
     #[arg(long, value_name = "SHARE", requires = "teacher")]
     pub(crate) teacher_share: Option<f64>,
+    /// How much it counts that the network has the features of the teacher, beside what both say. It has to start from the
+    /// teacher: --backbone DIR [default: 0]
+    #[arg(long, value_name = "WEIGHT", requires = "teacher")]
+    pub(crate) teacher_features: Option<f64>,
     /// Audio that is no music (speech, noise, applause …), a folder or CSV file as for --data: the model learns to tell
     /// it from music (ensemble, small), and the threshold of the verdict `unknown` is chosen on it and the valid split
     #[arg(long, value_name = "PATH")]

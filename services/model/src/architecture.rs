@@ -170,7 +170,7 @@ impl TimeKernel {
     }
 
     /// The reach of a kernel of `original_taps` after resampling to our frames, rounded outwards.
-    const fn resampled(original_taps: usize) -> Self {
+    pub(crate) const fn resampled(original_taps: usize) -> Self {
         let (left, right) = Self::original_reach(original_taps);
         let before = (left * FRAMES_PER_1000_TAPS).div_ceil(1_000);
         let after = (right * FRAMES_PER_1000_TAPS).div_ceil(1_000);
@@ -178,7 +178,7 @@ impl TimeKernel {
     }
 
     /// The same rounded to the nearest frame: the outermost taps of [`resampled`](Self::resampled) hold next to nothing.
-    const fn narrow(original_taps: usize) -> Self {
+    pub(crate) const fn narrow(original_taps: usize) -> Self {
         let (left, right) = Self::original_reach(original_taps);
         let before = (left * FRAMES_PER_1000_TAPS + 500) / 1_000;
         let after = (right * FRAMES_PER_1000_TAPS + 500) / 1_000;

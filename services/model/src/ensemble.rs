@@ -24,7 +24,7 @@ use crate::{
 /// Chunks that go through a GPU at once: bounds memory.
 const GPU_CHUNKS: usize = 64;
 /// What the names of the members' tensors begin with.
-pub(crate) const MEMBERS: &str = "member.";
+const MEMBERS: &str = "member.";
 /// What tells music from what is none, from the first member's features: `[1, pooled features]`.
 pub const MUSIC_WEIGHT: &str = "music.weight";
 /// Its bias, `[1]`.
@@ -95,20 +95,27 @@ impl Ensemble {
         self.members.iter().map(|member| member.features(&channels)).collect()
     }
 
-    /// The logits `[batch, labels]` of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]` in dB below the loudest cell.
+    /// What the ensemble makes of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]` in dB below the loudest cell: every member's
+    /// features, as of [`features`](Self::features), and the logits `[batch, labels]`.
     ///
     /// # Errors
     /// Where the shape is another one, or the device fails.
-    pub fn hear(&self, chunks: &Tensor) -> Result<Tensor> {
+    pub fn hear(&self, chunks: &Tensor) -> Result<(Vec<Tensor>, Tensor)> {
         let channels = self.front.hear(chunks)?;
-        let logits = self.members.iter().map(|member| member.logits(&channels, Ok));
+        let features = self.members.iter().map(|member| member.features(&channels)).collect::<Result<Vec<_>>>()?;
+        let logits = self.answer(&features)?;
+        Ok((features, logits))
+    }
+
+    /// The logits `[batch, labels]` of every member's features.
+    fn answer(&self, features: &[Tensor]) -> Result<Tensor> {
+        let logits = self.members.iter().zip(features).map(|(member, features)| member.answer(features, Ok));
         mean_logits(&logits.collect::<Result<Vec<_>>>()?)
     }
 
     fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
         let features = self.features(chunks)?;
-        let logits = self.members.iter().zip(&features).map(|(member, features)| member.answer(features, Ok));
-        let logits = mean_logits(&logits.collect::<Result<Vec<_>>>()?)?;
+        let logits = self.answer(&features)?;
         match (&self.music, features.first()) {
             (Some(music), Some(features)) => Ok(Tensor::cat(&[logits, music.forward(features)?], 1)?),
             _ => Ok(logits),
@@ -354,27 +361,22 @@ impl Member {
         }
     }
 
-    /// The logits `[batch, labels]` of what the front end hears, `[batch, channels + 1, 1, frames]`.
+    /// The normalised pooled features `[batch, pooled features]` of what the front end hears,
+    /// `[batch, channels + 1, 1, frames]`.
+    ///
+    /// # Errors
+    /// Where the shape is another one, or the device fails.
+    pub fn features(&self, channels: &Tensor) -> Result<Tensor> {
+        self.pool.forward(&self.pooled(channels)?)
+    }
+
+    /// The logits `[batch, labels]` of normalised pooled features.
     ///
     /// `silence` is given the inputs of a dense layer, of which training silences some; to listen, it gives them back.
     ///
     /// # Errors
     /// Where the shape is another one, or the device fails.
-    pub fn logits(
-        &self,
-        channels: &Tensor,
-        silence: impl FnMut(Tensor) -> candle_core::Result<Tensor>,
-    ) -> Result<Tensor> {
-        self.answer(&self.features(channels)?, silence)
-    }
-
-    /// The normalised pooled features `[batch, pooled features]` of what the front end hears.
-    fn features(&self, channels: &Tensor) -> Result<Tensor> {
-        self.pool.forward(&self.pooled(channels)?)
-    }
-
-    /// The logits of features: see [`logits`](Self::logits).
-    fn answer(
+    pub fn answer(
         &self,
         features: &Tensor,
         mut silence: impl FnMut(Tensor) -> candle_core::Result<Tensor>,

@@ -26,11 +26,14 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// Reads a safetensors file, and `adapter.json` beside it.
+    /// Reads a safetensors file, and `adapter.json` beside it, or a model folder to go on from.
     ///
     /// # Errors
     /// Where one of them cannot be read, or is another kind of file.
     pub fn read(path: &Path, shape: EnsembleShape) -> Result<Self> {
+        if path.is_dir() {
+            return Self::of_model(&ModelFolder::load(path)?, shape);
+        }
         let bytes = read(path)?;
         let adapter = Adapter::from_json(&read(&path.with_file_name(ADAPTER_FILE))?)?;
         let notice = MUSICNN_NOTICE.trim_end().to_owned();
@@ -59,9 +62,14 @@ impl Backbone {
             expected: "that of an embedded model",
             found: architecture.name().to_owned(),
         })?;
+        Self::of_model(&model, shape)
+    }
+
+    /// What `model` starts an ensemble of this shape from.
+    fn of_model(model: &ModelFolder, shape: EnsembleShape) -> Result<Self> {
         let manifest = model.manifest();
         Ok(Self {
-            start: EnsembleStart::of_model(&model, shape)?,
+            start: EnsembleStart::of_model(model, shape)?,
             digest: manifest.version.clone(),
             origin: manifest.provenance.get("backbone").cloned().unwrap_or_default(),
             licences: manifest.licences.clone(),

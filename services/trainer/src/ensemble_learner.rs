@@ -150,29 +150,42 @@ impl EnsembleLearner {
     }
 }
 
-impl Trainable for EnsembleLearner {
-    fn logits(&self, chunks: &Tensor, training: Option<&mut ChaCha8Rng>) -> Result<Tensor> {
+impl EnsembleLearner {
+    /// Every member's normalised pooled features, `[batch, pooled features]`, of chunks as of [`Trainable::logits`].
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub(crate) fn features(&self, chunks: &Tensor) -> Result<Vec<Tensor>> {
         let channels = match &self.front {
             FrontEnd::Still(front) => front.hear(chunks)?,
             FrontEnd::Learning(front) => front.hear(chunks)?,
         };
+        self.members.iter().map(|member| Ok(member.features(&channels)?)).collect()
+    }
+
+    /// The logits of those features: see [`Trainable::logits`].
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub(crate) fn answer(&self, features: &[Tensor], training: Option<&mut ChaCha8Rng>) -> Result<Tensor> {
+        let members = self.members.iter().zip(features);
         match training {
             None => {
-                let logits = self.members.iter().map(|member| member.logits(&channels, Ok));
+                let logits = members.map(|(member, features)| member.answer(features, Ok));
                 Ok(mean_logits(&logits.collect::<std::result::Result<Vec<_>, _>>()?)?)
             }
             Some(random) => {
-                let mut logits = Vec::with_capacity(self.members.len());
-                for member in &self.members {
-                    logits.push(member.logits(&channels, |tensor| drop_out(&tensor, self.dropout, random))?);
-                }
-                Ok(Tensor::cat(&logits, 0)?)
+                let mut silence = |tensor: Tensor| drop_out(&tensor, self.dropout, random);
+                let logits = members.map(|(member, features)| member.answer(features, &mut silence));
+                Ok(Tensor::cat(&logits.collect::<std::result::Result<Vec<_>, _>>()?, 0)?)
             }
         }
     }
+}
 
-    fn answers(&self) -> usize {
-        self.members.len()
+impl Trainable for EnsembleLearner {
+    fn logits(&self, chunks: &Tensor, training: Option<&mut ChaCha8Rng>) -> Result<Tensor> {
+        self.answer(&self.features(chunks)?, training)
     }
 
     fn parameters(&self) -> &[Parameter] {

@@ -1,6 +1,7 @@
 //! What the training engine needs to know of a network.
 
-use candle_core::{Tensor, Var};
+use candle_core::{D, Tensor, Var};
+use candle_nn::ops::log_softmax;
 use chorale_model::Weights;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -10,25 +11,22 @@ use crate::Result;
 /// A network that can be trained.
 pub trait Trainable: Sync {
     /// The logits `[batch, labels]` of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]`, in dB below the loudest cell, on the
-    /// device of the parameters. With a source of chance, as in training, dropout is on, and there are
-    /// [`answers`](Self::answers) to every chunk: `[answers · batch, labels]`.
+    /// device of the parameters. With a source of chance, as in training, dropout is on, and there may be several answers
+    /// to every chunk, each to be learnt from: `[answers · batch, labels]`, all chunks of the first answer before those of
+    /// the second.
     ///
     /// # Errors
     /// Where the device fails.
     fn logits(&self, chunks: &Tensor, training: Option<&mut ChaCha8Rng>) -> Result<Tensor>;
 
-    /// What training wants the answers to be, `[batch, labels]`: the labels, unless there is something to add.
+    /// What training wants to be small, a scalar: summed over chunks and answers, the cross-entropy to `labels`,
+    /// `[batch, labels]`, unless there is more to learn. And the logits, as of [`logits`](Self::logits).
     ///
     /// # Errors
     /// Where the device fails.
-    fn targets(&self, _chunks: &Tensor, labels: Tensor) -> Result<Tensor> {
-        Ok(labels)
-    }
-
-    /// How many answers training gets to every chunk: all to the first answer's chunks, then all to the second's. Each has
-    /// a loss of its own.
-    fn answers(&self) -> usize {
-        1
+    fn loss(&self, chunks: &Tensor, labels: Tensor, random: &mut ChaCha8Rng) -> Result<(Tensor, Tensor)> {
+        let logits = self.logits(chunks, Some(random))?;
+        Ok((cross_entropy(&logits, &labels)?, logits))
     }
 
     /// What training changes. Always the same, in the same order.
@@ -52,6 +50,15 @@ pub struct Parameter {
     pub rate: f64,
     /// Whether weight decay draws it to zero.
     pub decays: bool,
+}
+
+/// The cross-entropy of logits `[answers · batch, labels]` to targets `[batch, labels]`, summed over all.
+///
+/// # Errors
+/// Where shapes do not fit.
+pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor) -> candle_core::Result<Tensor> {
+    let answers = logits.dim(0)? / targets.dim(0)?.max(1);
+    (log_softmax(logits, D::Minus1)? * targets.repeat((answers, 1))?)?.sum_all()?.neg()
 }
 
 /// Silences a share of the cells, and makes the others louder by as much.

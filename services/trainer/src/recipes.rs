@@ -23,7 +23,7 @@ pub fn train_ensemble(
 ) -> Result<NetworkOutcome> {
     ensemble.check()?;
     if let Some(teaching) = teaching {
-        teaching.check()?;
+        teaching.check(start)?;
     }
     let shape = architecture.ensemble().ok_or_else(|| TrainerError::Option {
         option: "architecture",
@@ -33,10 +33,10 @@ pub fn train_ensemble(
     let recipe = Recipe {
         architecture,
         build: &|train, seed, device| {
-            let learner = Box::new(EnsembleLearner::new(&start.start, shape, ensemble, train, seed, device)?);
+            let learner = EnsembleLearner::new(&start.start, shape, ensemble, train, seed, device)?;
             match teaching {
-                Some(teaching) => Ok(Box::new(Taught::new(learner, teaching, train, device)?)),
-                None => Ok(learner),
+                Some(teaching) => Ok(Box::new(Taught::new(learner, &start.start, teaching, train, device)?)),
+                None => Ok(Box::new(learner)),
             }
         },
         conclude: &|weights, train, not_music, device| {

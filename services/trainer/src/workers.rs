@@ -2,8 +2,7 @@
 
 use std::thread;
 
-use candle_core::{D, Device, Tensor};
-use candle_nn::ops::log_softmax;
+use candle_core::{Device, Tensor};
 use chorale_model::contract::{CHUNK_CELLS, CHUNK_FRAMES, MEL_BANDS, dequantize};
 use rayon::ThreadPool;
 
@@ -88,10 +87,8 @@ impl Workers {
         let chunks = shard.cells.len() / CHUNK_CELLS;
         let input = Tensor::from_slice(shard.cells, (chunks, MEL_BANDS, CHUNK_FRAMES), &self.device)?;
         let labelled = Tensor::from_slice(shard.targets, (chunks, labels), &self.device)?;
-        let target = learner.targets(&input, labelled)?;
-        let logits = learner.logits(&input, Some(random))?;
-        let target = target.repeat((learner.answers(), 1))?;
-        let loss = (log_softmax(&logits, D::Minus1)? * target)?.sum_all()?.affine(-1.0 / batch as f64, 0.0)?;
+        let (loss, logits) = learner.loss(&input, labelled, random)?;
+        let loss = loss.affine(1.0 / batch as f64, 0.0)?;
         let mut gradients = loss.backward()?;
         let answers = logits.detach().to_vec2::<f32>()?;
         let targets = shard.targets.chunks(labels);

@@ -43,9 +43,21 @@ fn train(options: &NetworkOptions) -> Result<NetworkOutcome> {
 }
 
 fn train_with(options: &NetworkOptions, teaching: Option<&Teaching>, front_rate: f64) -> Result<NetworkOutcome> {
-    let start = Backbone::embedded(Architecture::Small)?;
+    train_from(&Backbone::embedded(Architecture::Small)?, options, teaching, front_rate)
+}
+
+fn train_from(
+    start: &Backbone,
+    options: &NetworkOptions,
+    teaching: Option<&Teaching>,
+    front_rate: f64,
+) -> Result<NetworkOutcome> {
     let ensemble = EnsembleOptions { members: 2, front_rate, ..EnsembleOptions::default() };
-    train_ensemble(options, Architecture::Small, &start, teaching, &ensemble, Progress::Hidden)
+    train_ensemble(options, Architecture::Small, start, teaching, &ensemble, Progress::Hidden)
+}
+
+fn teaching(model: &ModelFolder, share: f64, features: f64) -> Teaching {
+    Teaching { model: model.clone(), share, features }
 }
 
 fn report(outcome: &NetworkOutcome) -> &Report {
@@ -138,15 +150,33 @@ fn a_teacher_and_a_front_end_that_learns_change_what_is_learnt() {
     assert_eq!(front(&still), front(&embedded));
     assert_ne!(front(&run("moving", None, 0.1).unwrap().model), front(&embedded));
 
-    let taught = run("taught", Some(&Teaching { model: still.clone(), share: 0.8 }), 0.0).unwrap().model;
+    let taught = run("taught", Some(&teaching(&still, 0.8, 0.0)), 0.0).unwrap().model;
     assert_ne!(taught.manifest().version, still.manifest().version);
     let origin = format!("two genres {}, for 80 % of every target", still.manifest().version);
     assert_eq!(taught.manifest().provenance["teacher"], origin);
-    let ignored = run("ignored", Some(&Teaching { model: still.clone(), share: 0.0 }), 0.0).unwrap().model;
+    let ignored = run("ignored", Some(&teaching(&still, 0.0, 0.0)), 0.0).unwrap().model;
     assert_eq!(ignored.weights(), still.weights(), "a share of nothing changes nothing");
 
-    for (model, share, what) in [(embedded, 0.5, "with the labels of the data"), (still, 1.5, "0 to 1")] {
-        let error = run("refused", Some(&Teaching { model, share }), 0.0).unwrap_err().to_string();
+    // From its teacher, and with its features.
+    let shape = Architecture::Small.ensemble().unwrap();
+    let start = Backbone::read(&place.path().join("still"), shape).unwrap();
+    let from_it = |out: &str, features| {
+        let mut options = options(place.path(), out);
+        options.learn.epochs = 1;
+        train_from(&start, &options, Some(&teaching(&still, 0.8, features)), 0.0).unwrap().model
+    };
+    let (alone, hinted) = (from_it("alone", 0.0), from_it("hinted", 1.0));
+    assert_ne!(alone.weights(), hinted.weights());
+    assert_eq!(hinted.manifest().provenance["teacher"], format!("{origin}, and for its features"));
+
+    let refused = [
+        (&embedded, 0.5, 0.0, "with the labels of the data"),
+        (&still, 1.5, 0.0, "0 to 1"),
+        (&still, 0.5, 2e3, "0 to 1000"),
+        (&still, 0.5, 1.0, "a backbone that is the teacher"),
+    ];
+    for (model, share, features, what) in refused {
+        let error = run("refused", Some(&teaching(model, share, features)), 0.0).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
         assert!(!place.path().join("refused").exists());
     }

@@ -98,7 +98,8 @@ fn run_ensemble(
     let teaching = match &arguments.teacher {
         Some(folder) => {
             let share = arguments.teacher_share.unwrap_or(TEACHER_SHARE);
-            Some(Teaching { model: ModelFolder::load(folder)?, share })
+            let features = arguments.teacher_features.unwrap_or(0.0);
+            Some(Teaching { model: ModelFolder::load(folder)?, share, features })
         }
         None => None,
     };
