@@ -6,6 +6,10 @@ use crate::Prediction;
 
 /// Bins of a reliability diagram, all equally wide.
 const BINS: usize = 10;
+/// Steps of confidence from 0 to 1 that the smooth calibration error tells apart.
+const STEPS: usize = 500;
+/// Halvings of the interval in which the width of its smoothing is looked for.
+const HALVINGS: usize = 20;
 /// How many of the surest mistakes are told.
 const MISTAKES: usize = 10;
 
@@ -80,6 +84,52 @@ pub(crate) fn calibration_error_by_chance(bins: &[ReliabilityBin]) -> f64 {
     bins.iter().filter_map(deviation).sum::<f64>() / tracks.max(1) as f64
 }
 
+/// How far confidence is from accuracy, without bins: how much is left of the differences when those at similar confidences
+/// have cancelled each other, under a Gaussian that is as wide as the error itself and mirrored at 0 and 1. It changes as
+/// little as the confidences do, where bins change when a track moves from one to the next (Błasiok and Nakkiran, "Smooth
+/// ECE: principled reliability diagrams via kernel smoothing", 2024).
+pub(crate) fn smooth_calibration_error(predictions: &[Prediction]) -> f64 {
+    let mut gaps = vec![0.0_f64; STEPS];
+    for prediction in predictions {
+        let confidence = f64::from(prediction.confidence);
+        let step = ((confidence * STEPS as f64) as usize).min(STEPS - 1);
+        let gap = f64::from(u8::from(prediction.is_right())) - confidence;
+        gaps.iter_mut().skip(step).take(1).for_each(|sum| *sum += gap / predictions.len() as f64);
+    }
+    // What is left falls as the width grows.
+    let (mut narrow, mut wide) = (0.0, 1.0);
+    for _ in 0..HALVINGS {
+        let width = f64::midpoint(narrow, wide);
+        if left_under(&gaps, width) > width {
+            narrow = width;
+        } else {
+            wide = width;
+        }
+    }
+    f64::midpoint(narrow, wide)
+}
+
+/// The sum over confidences of the absolute of `gaps` under a Gaussian of this width, mirrored at both ends.
+fn left_under(gaps: &[f64], width: f64) -> f64 {
+    let count = gaps.len();
+    let gaussian = |steps: usize| (-0.5 * (steps as f64 / count as f64 / width).powi(2)).exp();
+    let all = (1..5 * count).map(gaussian).sum::<f64>() * 2.0 + gaussian(0);
+    // Seen in two mirrors, everything comes again after twice the range.
+    let seen = |steps: usize| {
+        let again = (1..3).map(|times| gaussian(2 * times * count - steps) + gaussian(2 * times * count + steps));
+        (gaussian(steps) + again.sum::<f64>()) / all
+    };
+    let kernel: Vec<f64> = (0..2 * count).map(seen).collect();
+    let smooth = |at: usize| {
+        let parts = gaps.iter().enumerate().filter(|(_, gap)| **gap != 0.0).map(|(from, gap)| {
+            let share = [at.abs_diff(from), at + from + 1].iter().filter_map(|steps| kernel.get(*steps)).sum::<f64>();
+            gap * share
+        });
+        parts.sum::<f64>().abs()
+    };
+    (0..count).map(smooth).sum()
+}
+
 /// The tracks that the model is most surely wrong about, the surest first.
 pub(crate) fn surest_mistakes(predictions: &[Prediction], labels: &[String]) -> Vec<SurestMistake> {
     let mut mistakes: Vec<&Prediction> = predictions.iter().filter(|prediction| !prediction.is_right()).collect();
@@ -150,6 +200,30 @@ mod tests {
         let found = expected_calibration_error(&reliability(&predictions));
         assert!((found - expected).abs() < 1e-12, "{found}");
         assert_eq!(expected_calibration_error(&reliability(&[])), 0.0);
+    }
+
+    #[test]
+    fn the_smooth_error_is_a_steady_gap_and_differences_nearby_cancel() {
+        let error = |shares: &[(f32, usize, usize)]| {
+            let tracks = shares.iter().flat_map(|(confidence, right, wrong)| {
+                let right = (0..*right).map(move |_| prediction("a", [*confidence, 1.0 - confidence]));
+                right.chain((0..*wrong).map(move |_| prediction("b", [1.0 - confidence, *confidence])))
+            });
+            let tracks: Vec<Prediction> = tracks.collect();
+            (smooth_calibration_error(&tracks), expected_calibration_error(&reliability(&tracks)))
+        };
+        // Right half as often as it says, wherever that is: nothing cancels, and nothing is lost beyond the ends.
+        for (confidence, gap) in [(0.752, 0.252), (0.998, 0.498), (0.502, 0.002)] {
+            let (smooth, _) = error(&[(confidence, 1, 1)]);
+            assert!((smooth - gap).abs() < 1e-3, "{smooth} {gap}");
+        }
+        // On either side of the end of a bin, too unsure and too sure by as much.
+        let (smooth, binned) = error(&[(0.699, 9, 1), (0.701, 5, 5)]);
+        assert!(smooth < 0.025 && binned > 0.19, "{smooth} {binned}");
+        // Far apart, they do not cancel.
+        let (smooth, binned) = error(&[(0.55, 8, 2), (0.95, 7, 3)]);
+        assert!(smooth > 0.15 && binned > 0.24, "{smooth} {binned}");
+        assert!(smooth_calibration_error(&[]) < 1e-5);
     }
 
     #[test]

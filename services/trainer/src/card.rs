@@ -86,11 +86,13 @@ impl Display for Card<'_> {
 
         writeln!(
             f,
-            "On `valid`, the log loss is {:.3} and the expected calibration error {:.1} %; a model that is right exactly as \
-             often as it is sure would have {:.1} % by chance.\n",
+            "On `valid`, the log loss is {:.3} and the expected calibration error {:.1} % in 10 bins of confidence; a model \
+             that is right exactly as often as it is sure would have {:.1} % by chance. Without bins, the smooth calibration \
+             error is {:.1} %.\n",
             valid.log_loss,
             valid.expected_calibration_error * 100.0,
-            valid.calibration_error_by_chance * 100.0
+            valid.calibration_error_by_chance * 100.0,
+            valid.smooth_calibration_error * 100.0
         )?;
         writeln!(f, "| genre | precision | recall | F1 | tracks |\n|---|---|---|---|---|")?;
         for genre in &valid.genres {

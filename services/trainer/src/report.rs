@@ -43,6 +43,8 @@ pub struct Report {
     pub expected_calibration_error: f64,
     /// What that would be by chance alone, on so many tracks, for a model that is right exactly as often as it is sure.
     pub calibration_error_by_chance: f64,
+    /// The same without bins, as the smooth calibration error has it.
+    pub smooth_calibration_error: f64,
     /// Those bins, the least confident first.
     pub reliability: Vec<ReliabilityBin>,
     /// Scores by genre, in the order of the labels.
@@ -103,6 +105,7 @@ impl Report {
             macro_f1: supported.iter().sum::<f64>() / supported.len() as f64,
             expected_calibration_error: calibration::expected_calibration_error(&reliability),
             calibration_error_by_chance: calibration::calibration_error_by_chance(&reliability),
+            smooth_calibration_error: calibration::smooth_calibration_error(&predictions),
             reliability,
             genres,
             confusion,
@@ -154,12 +157,14 @@ impl fmt::Display for Report {
         writeln!(f, "  chunk accuracy  {:5.1} %", self.chunk_accuracy * 100.0)?;
         writeln!(f, "  macro F1        {:5.1} %", self.macro_f1 * 100.0)?;
         writeln!(f, "  log loss        {:5.3}", self.log_loss)?;
-        let [error, chance] =
-            [self.expected_calibration_error, self.calibration_error_by_chance].map(|share| share * 100.0);
+        let [error, chance, smooth] =
+            [self.expected_calibration_error, self.calibration_error_by_chance, self.smooth_calibration_error]
+                .map(|share| share * 100.0);
         writeln!(
             f,
             "  calibration     {error:5.1} %   expected error in 10 bins of confidence; {chance:.1} % by chance alone"
         )?;
+        writeln!(f, "                  {smooth:5.1} %   the same without bins (smooth calibration error)")?;
         writeln!(f)?;
 
         let width = self.genres.iter().map(|genre| genre.genre.chars().count()).max().unwrap_or(0).max("genre".len());

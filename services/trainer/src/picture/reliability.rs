@@ -25,7 +25,11 @@ pub(crate) fn reliability(report: &Report) -> Result<String> {
     );
     draw(SIZE, "Reliability diagram", &description, |canvas| {
         write(canvas, "Is it right as often as it is sure?".to_owned(), (MARGIN, 26), heading())?;
-        let caption = format!("expected calibration error {error:.1} %, {} tracks, 10 bins", report.tracks);
+        let smooth = report.smooth_calibration_error * 100.0;
+        let caption = format!(
+            "expected calibration error {error:.1} % in 10 bins, {smooth:.1} % without; {} tracks",
+            report.tracks
+        );
         write(canvas, caption, (MARGIN, 52), words(TEXT, INK, HPos::Left))?;
         let key = 78;
         canvas.draw(&Circle::new((MARGIN + 6, key), 4, INK.filled()))?;
