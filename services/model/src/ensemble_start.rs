@@ -407,7 +407,15 @@ pub(crate) mod tests {
         assert!(small.weights().length(MUSIC_BIAS).is_ok());
         let start = EnsembleStart::of_model(&small, Architecture::Small.ensemble().unwrap()).unwrap();
         assert!(start.front.length(MUSIC_BIAS).is_err() && start.front.length("adapter.bias").is_ok());
+        // Everything else is as it was.
         assert_eq!(start.features, (0..start.features.len()).collect::<Vec<_>>());
+        for (name, array) in start.front.iter() {
+            assert_eq!(Some(array), small.weights().iter().find(|(known, _)| *known == name).map(|(_, array)| array));
+        }
+        let names = Member::tensors(Architecture::Small.ensemble().unwrap(), start.channels, 10);
+        for ((name, shape), array) in names.iter().zip(&start.mid) {
+            assert_eq!(small.weights().get(&member_tensor(0, name), shape).unwrap(), array, "{name}");
+        }
     }
 
     #[test]

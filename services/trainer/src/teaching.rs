@@ -158,11 +158,14 @@ mod tests {
         Tensor::from_vec(label, (1, 10), &Device::Cpu).unwrap()
     }
 
-    /// Starts from the small model, and learns from it at this temperature.
-    fn taught(temperature: f64, features: f64) -> Taught {
+    fn small_at(temperature: f64) -> ModelFolder {
         let small = ModelFolder::embedded_small().unwrap();
         let manifest = Manifest { temperature, ..small.manifest().clone() };
-        let model = ModelFolder::new(manifest, small.weights().clone(), String::new()).unwrap();
+        ModelFolder::new(manifest, small.weights().clone(), String::new()).unwrap()
+    }
+
+    /// A small network that starts from `model` and learns from it.
+    fn taught_by(model: ModelFolder, features: f64) -> Taught {
         let labels = &model.manifest().labels;
         let track = ChunkedTrack { name: "a".to_owned(), genre: labels[3].clone(), chunks: vec![chunk()] };
         let train = Examples::new(vec![track], labels).unwrap();
@@ -176,10 +179,7 @@ mod tests {
 
     #[test]
     fn a_target_is_what_the_teacher_says_at_its_temperature_and_the_label() {
-        let taught = taught(2.5, 0.0);
-        let small = ModelFolder::embedded_small().unwrap();
-        let manifest = Manifest { temperature: 2.5, ..small.manifest().clone() };
-        let model = ModelFolder::new(manifest, small.weights().clone(), String::new()).unwrap();
+        let (model, taught) = (small_at(2.5), taught_by(small_at(2.5), 0.0));
         let says = &Classifier::load(&model, DeviceSpec::Cpu).unwrap().classify(&[&chunk()]).unwrap()[0];
         // What lacks to 1 is that of no music, of which a teacher says nothing.
         let music: f32 = says.iter().sum();
@@ -196,7 +196,7 @@ mod tests {
             let (loss, logits) = taught.loss(&cells(), label(), &mut source(1, "dropout", 0)).unwrap();
             (loss.to_scalar::<f32>().unwrap(), logits.to_vec2::<f32>().unwrap())
         };
-        let (with, without) = (taught(1.0, 10.0), taught(1.0, 0.0));
+        let (with, without) = (taught_by(small_at(1.0), 10.0), taught_by(small_at(1.0), 0.0));
         // It starts with the features of its teacher.
         let (first, same) = (loss(&with), loss(&without));
         assert!((first.0 - same.0).abs() < 1e-4 && first.1 == same.1, "{first:?} {same:?}");
@@ -216,5 +216,12 @@ mod tests {
         assert!(apart > 1e-3, "{apart}");
         let more = loss(&with).0 - loss(&without).0;
         assert!((more - 10.0 * apart).abs() < 1e-3 * more, "{more} {apart}");
+
+        // A larger teacher has features that the small one has not, and of the others, nearly the same.
+        let default = || ModelFolder::embedded().unwrap();
+        let more = loss(&taught_by(default(), 1.0)).0 - loss(&taught_by(default(), 0.0)).0;
+        let wanted = taught_by(default(), 1.0).lesson(&cells(), label()).unwrap().1.unwrap();
+        let all = wanted.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(more > 0.0 && more < 0.3 * all, "{more} of {all}");
     }
 }
