@@ -71,3 +71,23 @@ pub fn drop_out(input: &Tensor, share: f32, random: &mut ChaCha8Rng) -> candle_c
         (0..input.elem_count()).map(|_| if random.random::<f32>() < share { 0.0 } else { kept }).collect();
     input * Tensor::from_vec(mask, input.shape(), input.device())?
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn every_answer_to_every_chunk_has_its_cross_entropy() {
+        let tensor = |rows: &[[f32; 2]]| Tensor::from_slice(&rows.concat(), (rows.len(), 2), &Device::Cpu).unwrap();
+        // Two answers to two chunks: of even odds, and of three to one.
+        let sure = 3.0_f32.ln();
+        let logits = tensor(&[[0.0, 0.0], [sure, 0.0], [0.0, sure], [0.0, 0.0]]);
+        let targets = tensor(&[[1.0, 0.0], [0.75, 0.25]]);
+        let mixed = -(0.75 * 0.75_f32.ln() + 0.25 * 0.25_f32.ln());
+        let expected = 2.0_f32.ln() + mixed + 4.0_f32.ln() + 2.0_f32.ln();
+        let found = cross_entropy(&logits, &targets).unwrap().to_scalar::<f32>().unwrap();
+        assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    }
+}

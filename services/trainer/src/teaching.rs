@@ -217,6 +217,12 @@ mod tests {
         let more = loss(&with).0 - loss(&without).0;
         assert!((more - 10.0 * apart).abs() < 1e-3 * more, "{more} {apart}");
 
+        // Chunks add up.
+        let twice = |tensor: Tensor| Tensor::cat(&[&tensor, &tensor], 0).unwrap();
+        let two = with.loss(&twice(cells()), twice(label()), &mut source(1, "dropout", 0)).unwrap().0;
+        let two = two.to_scalar::<f32>().unwrap();
+        assert!((two - 2.0 * loss(&with).0).abs() < 1e-3 * two, "{two}");
+
         // A larger teacher has features that the small one has not, and of the others, nearly the same.
         let default = || ModelFolder::embedded().unwrap();
         let more = loss(&taught_by(default(), 1.0)).0 - loss(&taught_by(default(), 0.0)).0;
