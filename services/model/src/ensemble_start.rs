@@ -306,7 +306,7 @@ pub(crate) mod tests {
     use crate::{
         Architecture, Ensemble, EnsembleFront,
         architecture::{NEGLIGIBLE_GAIN, original_tensors},
-        contract::CHUNK_CELLS,
+        contract::{CHUNK_CELLS, dequantize},
         ensemble::{MUSIC_BIAS, front_channels},
         import::tests::adapter,
     };
@@ -342,10 +342,9 @@ pub(crate) mod tests {
         EnsembleStart::import(&safetensors(rest), &adapter(), shape).unwrap()
     }
 
-    /// What the layers in the middle make of a chunk: the maxima and means of their channels.
-    fn middle(start: &EnsembleStart, architecture: Architecture) -> Vec<f32> {
-        let shape = architecture.ensemble().unwrap();
-        let device = Device::Cpu;
+    /// The pooled features, before they are normalised, of a chunk in dB.
+    fn pooled(start: &EnsembleStart, architecture: Architecture, chunk: Vec<f32>) -> Vec<f32> {
+        let (shape, device) = (architecture.ensemble().unwrap(), Device::Cpu);
         let tensors = Member::tensors(shape, start.channels, 2);
         let tensors: Vec<Tensor> = (tensors.iter().enumerate())
             .map(|(index, (_, shape))| match start.mid.get(index) {
@@ -353,11 +352,16 @@ pub(crate) mod tests {
                 None => Tensor::zeros(shape.as_slice(), candle_core::DType::F32, &device).unwrap(),
             })
             .collect();
-        let cells: Vec<f32> = (0..CHUNK_CELLS).map(|cell| -((cell * 31 % 79) as f32)).collect();
-        let chunk = Tensor::from_vec(cells, (1, 128, 96), &device).unwrap();
+        let chunk = Tensor::from_vec(chunk, (1, 128, 96), &device).unwrap();
         let channels = EnsembleFront::new(&start.front, shape, &device).unwrap().hear(&chunk).unwrap();
         let pooled = Member::from_tensors(&tensors).unwrap().pooled(&channels).unwrap();
-        let features = pooled.squeeze(0).unwrap().to_vec1::<f32>().unwrap();
+        pooled.squeeze(0).unwrap().to_vec1().unwrap()
+    }
+
+    /// What the layers in the middle make of a chunk: the maxima and means of their channels.
+    fn middle(start: &EnsembleStart, architecture: Architecture) -> Vec<f32> {
+        let cells: Vec<f32> = (0..CHUNK_CELLS).map(|cell| -((cell * 31 % 79) as f32)).collect();
+        let features = pooled(start, architecture, cells);
         let half = features.len() / 2;
         [&features[start.channels..half], &features[half + start.channels..]].concat()
     }
@@ -420,7 +424,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_small_start_has_nearly_the_features_of_the_model_that_it_goes_on_from() {
-        let (model, device) = (ModelFolder::embedded().unwrap(), Device::Cpu);
+        let model = ModelFolder::embedded().unwrap();
         let shape = Architecture::Small.ensemble().unwrap();
         let start = EnsembleStart::of_model(&model, shape).unwrap();
         let filters = front_channels(model.weights()).unwrap();
@@ -431,21 +435,11 @@ pub(crate) mod tests {
         let cell = |band: usize, frame: usize| (250 - 9 * ((band * (1 + frame / 24)) % 24)) as u8;
         let chunk: Vec<u8> = (0..128).flat_map(|band| (0..96).map(move |frame| cell(band, frame))).collect();
         let known = model.manifest().network().unwrap().ensemble().unwrap();
-        let expected = Ensemble::new(model.weights(), known, 10, &device).unwrap().features(&[&chunk]).unwrap();
+        let expected = Ensemble::new(model.weights(), known, 10, &Device::Cpu).unwrap().features(&[&chunk]).unwrap();
         let expected = expected[0].squeeze(0).unwrap().to_vec1::<f32>().unwrap();
 
         let Norm::Affine { scale, shift } = &start.pool_norm else { panic!("a model's norm is applied as it is") };
-        let tensors = Member::tensors(shape, start.channels, 10);
-        let tensors: Vec<Tensor> = (tensors.iter().enumerate())
-            .map(|(index, (_, shape))| match start.mid.get(index) {
-                Some(array) => Tensor::from_slice(array.values(), array.shape(), &device).unwrap(),
-                None => Tensor::zeros(shape.as_slice(), candle_core::DType::F32, &device).unwrap(),
-            })
-            .collect();
-        let front = EnsembleFront::new(&start.front, shape, &device).unwrap();
-        let decibels = front.front.decibels(&[&chunk]).unwrap().unsqueeze(0).unwrap();
-        let pooled = Member::from_tensors(&tensors).unwrap().pooled(&front.hear(&decibels).unwrap()).unwrap();
-        let pooled = pooled.squeeze(0).unwrap().to_vec1::<f32>().unwrap();
+        let pooled = pooled(&start, Architecture::Small, chunk.iter().map(|cell| dequantize(*cell)).collect());
         let found: Vec<f32> =
             pooled.iter().zip(scale.iter().zip(shift)).map(|(cell, (scale, shift))| cell * scale + shift).collect();
         let expected: Vec<f32> = start.features.iter().map(|feature| expected[*feature]).collect();
