@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rand::RngExt;
+use rand::{RngExt, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -126,10 +126,6 @@ impl Replica {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         failed_at.is_some_and(|at| at.elapsed() < COOL_DOWN)
     }
-
-    fn load(&self) -> (bool, usize) {
-        (self.cooling_down(), self.outstanding.load(Ordering::Relaxed))
-    }
 }
 
 /// A replica with one piece of work counted against it, until this is dropped.
@@ -169,24 +165,19 @@ impl Replicas {
         Self { current, _stop: Arc::new(stop.drop_guard()) }
     }
 
-    /// Picks a replica for one piece of work by power of two choices on outstanding work; one that just failed only
-    /// if both choices did. `None` if none is known.
+    /// Picks a replica for one piece of work by power of two choices on outstanding work, among those that did not just
+    /// fail; among all if all did. `None` if none is known.
     #[must_use]
     pub fn pick(&self) -> Option<Assigned> {
         let replicas = self.current.borrow();
-        let count = replicas.len();
-        let replica = match replicas.as_slice() {
-            [] => return None,
-            [only] => only,
-            many => {
-                let mut rng = rand::rng();
-                let first = rng.random_range(0..count);
-                let second = (first + rng.random_range(1..count)) % count;
-                [first, second].iter().filter_map(|&index| many.get(index)).min_by_key(|replica| replica.load())?
-            }
-        };
+        let (cooling, rested): (Vec<_>, Vec<_>) = replicas.iter().partition(|replica| replica.cooling_down());
+        let candidates = if rested.is_empty() { cooling } else { rested };
+        let replica = candidates
+            .sample(&mut rand::rng(), 2)
+            .min_by_key(|replica| replica.outstanding.load(Ordering::Relaxed))
+            .map(|replica| Arc::clone(replica))?;
         replica.outstanding.fetch_add(1, Ordering::Relaxed);
-        Some(Assigned { replica: Arc::clone(replica) })
+        Some(Assigned { replica })
     }
 
     /// The replicas known now.
@@ -272,11 +263,23 @@ mod tests {
         drop(assigned);
         let all = replicas.current();
         assert!(all.iter().all(|replica| replica.outstanding.load(Ordering::Relaxed) == 0));
+    }
 
-        all[0].failed();
-        for _ in 0..10 {
-            assert_eq!(replicas.pick().unwrap().address(), all[1].address(), "a failed replica rests");
+    #[tokio::test]
+    async fn a_replica_that_failed_gets_no_work_while_another_one_is_there() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let replicas = Replicas::discover((1..=8).map(|port| address(port).into()).collect());
+        replicas.found().await;
+        let all = replicas.current();
+        let (living, failed) = all.split_last().unwrap();
+        for replica in failed {
+            replica.failed();
         }
+        for _ in 0..100 {
+            assert_eq!(replicas.pick().unwrap().address(), living.address());
+        }
+        living.failed();
+        assert!(replicas.pick().is_some(), "any is better than none");
     }
 
     #[tokio::test]

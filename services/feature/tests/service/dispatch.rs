@@ -121,6 +121,7 @@ async fn a_chunk_that_kills_replicas_does_not_kill_them_all() {
     let (dispatcher, _) = dispatcher(&fakes.iter().collect::<Vec<_>>()).await;
     let failure = dispatcher.classify(chunk(0), None).await.unwrap_err();
     assert_eq!(failure.reason, Reason::DependencyUnavailable, "{failure}");
+    assert!(failure.message.contains("no answer in 5 attempts"), "{failure}");
     assert_eq!(fakes.iter().map(FakeInference::asked).sum::<u64>(), 5);
 }
 
