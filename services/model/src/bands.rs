@@ -54,6 +54,22 @@ impl Bands {
             None => decibels.contiguous()?.apply_op1_no_bwd(self),
         }
     }
+
+    /// The same of cells in memory.
+    pub(crate) fn mix(&self, decibels: &[f32], columns: usize) -> Vec<f32> {
+        let mut mixed = Vec::with_capacity(self.rows.len() * columns);
+        for row in &self.rows {
+            let start = mixed.len();
+            mixed.resize(start + columns, row.bias);
+            let seen = decibels.chunks_exact(columns.max(1)).skip(row.first);
+            for (weight, seen) in row.weights.iter().zip(seen) {
+                for (sum, cell) in mixed[start..].iter_mut().zip(seen) {
+                    *sum += weight * cell;
+                }
+            }
+        }
+        mixed
+    }
 }
 
 impl CustomOp1 for Bands {
@@ -66,18 +82,7 @@ impl CustomOp1 for Bands {
         if bands != MEL_BANDS {
             bail!("bands: expected {MEL_BANDS} bands, found {bands}");
         }
-        let cells = contiguous(storage, layout, self.name())?;
-        let mut mixed = Vec::with_capacity(self.rows.len() * columns);
-        for row in &self.rows {
-            let start = mixed.len();
-            mixed.resize(start + columns, row.bias);
-            let seen = cells.chunks_exact(columns.max(1)).skip(row.first);
-            for (weight, seen) in row.weights.iter().zip(seen) {
-                for (sum, cell) in mixed[start..].iter_mut().zip(seen) {
-                    *sum += weight * cell;
-                }
-            }
-        }
+        let mixed = self.mix(contiguous(storage, layout, self.name())?, columns);
         Ok((CpuStorage::F32(mixed), Shape::from((self.rows.len(), columns))))
     }
 }

@@ -19,6 +19,8 @@ use crate::{
     convolution::convolve,
     front::Front,
     image::rectify,
+    kernels::Instructions,
+    listener::Listener,
 };
 
 /// Chunks that go through a GPU at once: bounds memory.
@@ -38,6 +40,8 @@ pub struct Ensemble {
     members: Vec<Member>,
     /// How to tell music from what is none, if the weights know.
     music: Option<Dense>,
+    /// The same ensemble laid out for the CPU, if that is the device.
+    listener: Option<Listener>,
 }
 
 impl Ensemble {
@@ -63,7 +67,12 @@ impl Ensemble {
         } else {
             None
         };
+        let listener = match device {
+            Device::Cpu => Some(Listener::new(weights, shape, labels, Instructions::detect())?),
+            _ => None,
+        };
         Ok(Self {
+            listener,
             front: EnsembleFront::new(weights, shape, device)?,
             members: (0..members(weights)?).map(member).collect::<Result<_>>()?,
             music,
@@ -76,12 +85,13 @@ impl Ensemble {
     /// # Errors
     /// Where the device fails.
     pub fn listen(&self, chunks: &[&[u8]]) -> Result<Tensor> {
-        // A chunk's working set fits a core's cache: on the CPU, cores share the chunks, not the matrix products.
-        let logits: Vec<Tensor> = match (self.front.front.device(), chunks) {
-            (Device::Cpu, [_]) => vec![self.forward(chunks)?],
-            (Device::Cpu, _) => chunks.par_chunks(1).map(|chunk| self.forward(chunk)).collect::<Result<_>>()?,
-            _ => chunks.chunks(GPU_CHUNKS).map(|chunks| self.forward(chunks)).collect::<Result<_>>()?,
-        };
+        if let Some(listener) = &self.listener {
+            // Cores share the chunks, and within a chunk what can be computed side by side.
+            let logits: Vec<Vec<f32>> = chunks.par_iter().map(|chunk| listener.listen(chunk)).collect();
+            let columns = logits.first().map_or(0, Vec::len);
+            return Ok(Tensor::from_vec(logits.concat(), (chunks.len(), columns), &Device::Cpu)?);
+        }
+        let logits = chunks.chunks(GPU_CHUNKS).map(|chunks| self.forward(chunks)).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&logits, 0)?)
     }
 
@@ -113,7 +123,8 @@ impl Ensemble {
         mean_logits(&logits.collect::<Result<Vec<_>>>()?)
     }
 
-    fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+    /// What [`listen`](Self::listen) answers, as candle computes it.
+    pub(crate) fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
         let features = self.features(chunks)?;
         let logits = self.answer(&features)?;
         match (&self.music, features.first()) {
@@ -203,6 +214,17 @@ fn check(field: &'static str, found: usize, most: usize) -> Result<()> {
     Err(ModelError::Field { field, expected: format!("1 to {most}"), found: found.to_string() })
 }
 
+/// For every frame that the members hear, the frame of the front end before it, and how far it lies behind that one.
+pub(crate) fn interpolated_frames(shape: EnsembleShape) -> Vec<(usize, f32)> {
+    let last = (CHUNK_FRAMES / shape.front.step - 1) as f64;
+    let position = |frame: usize| {
+        let seconds = frame as f64 / shape.frames_per_second;
+        let position = (seconds * f64::from(FRAMES_PER_SECOND) / shape.front.step as f64).min(last);
+        (position as usize, position.fract() as f32)
+    };
+    (0..shape.frames).map(position).collect()
+}
+
 /// What the members of an ensemble hear: the channels of the front end at their frame rate.
 pub struct EnsembleFront {
     pub(crate) front: Front,
@@ -218,11 +240,7 @@ impl EnsembleFront {
     pub fn new(weights: &Weights, shape: EnsembleShape, device: &Device) -> Result<Self> {
         let heard = CHUNK_FRAMES / shape.front.step;
         let mut interpolation = vec![0.0_f32; heard * shape.frames];
-        for frame in 0..shape.frames {
-            let seconds = frame as f64 / shape.frames_per_second;
-            let position = seconds * f64::from(FRAMES_PER_SECOND) / shape.front.step as f64;
-            let position = position.min((heard - 1) as f64);
-            let (before, share) = (position as usize, position.fract() as f32);
+        for (frame, (before, share)) in interpolated_frames(shape).into_iter().enumerate() {
             for (source, share) in [(before, 1.0 - share), (before + 1, share)] {
                 if let Some(cell) = interpolation.get_mut(source * shape.frames + frame) {
                     *cell += share;

@@ -1,0 +1,203 @@
+//! The greatest answer of filters that slide over the bands of a spectrogram.
+
+use pulp::{Simd, WithSimd};
+
+use super::{Instructions, load, store};
+
+/// Filters that are computed together. Their sums, over [`VECTORS`] vectors of frames, fill the registers of AVX2.
+const FILTERS: usize = 4;
+/// Vectors of frames that are computed together.
+const VECTORS: usize = 3;
+/// Zeros before and after the frames of a row: as far as any kernel reaches.
+const MARGIN: usize = 32;
+
+/// A spectrogram with zeros beyond its ends. Where one frame in several is answered, each row is split into as many, which
+/// hold the frames of one phase each.
+pub(crate) struct Plane {
+    frames: usize,
+    step: usize,
+    cells: Vec<f32>,
+}
+
+impl Plane {
+    /// A plane of `rows` rows of `frames` frames, of which one in `step` is answered.
+    pub(crate) fn new(rows: usize, frames: usize, step: usize) -> Self {
+        let frames = frames / step;
+        Self { frames, step, cells: vec![0.0; rows * step * (frames + 2 * MARGIN)] }
+    }
+
+    /// Puts the frames of a row in.
+    pub(crate) fn set_row(&mut self, row: usize, values: &[f32]) {
+        let width = self.width();
+        let phases = self.cells.chunks_exact_mut(width).skip(row * self.step).take(self.step);
+        for (phase, cells) in phases.enumerate() {
+            let frames = values.iter().skip(phase).step_by(self.step);
+            for (cell, value) in cells.iter_mut().skip(MARGIN).take(self.frames).zip(frames) {
+                *cell = *value;
+            }
+        }
+    }
+
+    const fn width(&self) -> usize {
+        self.frames + 2 * MARGIN
+    }
+}
+
+/// Filters of one shape.
+pub(crate) struct Bank {
+    /// Places among the rows that the filters look at.
+    places: usize,
+    /// What a filter sees of the plane's rows, from the place's first on.
+    segments: Vec<Segment>,
+    /// For every [`FILTERS`] filters, their taps in the order of `segments`.
+    kernels: Vec<Vec<[f32; FILTERS]>>,
+}
+
+/// Neighbouring taps in a row of the plane.
+struct Segment {
+    row: usize,
+    /// The cell that the first tap sees for the first frame.
+    start: usize,
+    taps: usize,
+}
+
+impl Bank {
+    /// A bank of filters whose kernels are `[taps][rows]`, of which `before` taps are before the frame itself, for planes of
+    /// `plane_rows` rows and this step.
+    pub(crate) fn new(
+        kernels: &[Vec<f32>],
+        [taps, rows]: [usize; 2],
+        before: usize,
+        plane_rows: usize,
+        step: usize,
+    ) -> Self {
+        debug_assert!(before.max(taps - before) <= MARGIN);
+        let mut segments = Vec::new();
+        let mut order = Vec::new();
+        for row in 0..rows {
+            for phase in 0..step {
+                // With `margin` frames more before it, no tap is before the row's first.
+                let margin = MARGIN * step - before;
+                let of_phase: Vec<usize> = (0..taps).filter(|tap| (margin + tap) % step == phase).collect();
+                if let Some(first) = of_phase.first() {
+                    let start = (margin + first) / step;
+                    segments.push(Segment { row: row * step + phase, start, taps: of_phase.len() });
+                    order.extend(of_phase.iter().map(|tap| tap * rows + row));
+                }
+            }
+        }
+        let kernels = (kernels.chunks(FILTERS))
+            .map(|filters| {
+                let taps_at =
+                    |at: &usize| std::array::from_fn(|index| filters.get(index).map_or(0.0, |kernel| kernel[*at]));
+                order.iter().map(taps_at).collect()
+            })
+            .collect();
+        Self { places: plane_rows + 1 - rows, segments, kernels }
+    }
+
+    /// Filters that are computed, those that fill up the last ones included.
+    pub(crate) fn filters(&self) -> usize {
+        self.kernels.len() * FILTERS
+    }
+
+    /// For every filter and frame, the greatest product with what the filter sees at any place: `[filters][frames]`.
+    pub(crate) fn greatest(&self, instructions: Instructions, plane: &Plane, greatest: &mut [f32]) {
+        for (kernel, greatest) in self.kernels.iter().zip(greatest.chunks_exact_mut(FILTERS * plane.frames)) {
+            instructions.run(Slide { bank: self, kernel, plane, greatest });
+        }
+    }
+}
+
+struct Slide<'a> {
+    bank: &'a Bank,
+    kernel: &'a [[f32; FILTERS]],
+    plane: &'a Plane,
+    /// `[FILTERS][frames]`
+    greatest: &'a mut [f32],
+}
+
+impl WithSimd for Slide<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { bank, kernel, plane, greatest } = self;
+        let (width, together) = (plane.width(), VECTORS * S::F32_LANES);
+        for first in (0..plane.frames).step_by(together) {
+            let mut best = [[simd.splat_f32s(f32::NEG_INFINITY); VECTORS]; FILTERS];
+            for place in 0..bank.places {
+                let mut sums = [[simd.splat_f32s(0.0); VECTORS]; FILTERS];
+                let mut kernel = kernel;
+                for segment in &bank.segments {
+                    let (taps, others) = kernel.split_at(segment.taps);
+                    kernel = others;
+                    let start = (place * plane.step + segment.row) * width + segment.start + first;
+                    let seen = &plane.cells[start..start + segment.taps - 1 + together];
+                    for (taps, seen) in taps.iter().zip(seen.windows(together)) {
+                        let seen: [S::f32s; VECTORS] = load(simd, seen);
+                        for (sums, tap) in sums.iter_mut().zip(taps) {
+                            let tap = simd.splat_f32s(*tap);
+                            for (sum, seen) in sums.iter_mut().zip(seen) {
+                                *sum = simd.mul_add_e_f32s(tap, seen, *sum);
+                            }
+                        }
+                    }
+                }
+                for (best, sums) in best.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                    *best = simd.max_f32s(*best, *sums);
+                }
+            }
+            for (row, best) in greatest.chunks_exact_mut(plane.frames).zip(best) {
+                store::<S, VECTORS>(&mut row[first..first + together], best);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::{assert_close, noise};
+
+    const ROWS: usize = 7;
+    const FRAMES: usize = 96;
+
+    /// The definition: one filter, at every `step`th frame.
+    fn greatest(kernel: &[f32], [taps, rows]: [usize; 2], before: usize, cells: &[f32], step: usize) -> Vec<f32> {
+        let cell = |row: usize, frame: usize| match frame.checked_sub(before) {
+            Some(frame) if frame < FRAMES => cells[row * FRAMES + frame],
+            _ => 0.0,
+        };
+        let at = |place: usize, frame: usize| -> f32 {
+            let taps = (0..taps).flat_map(|tap| (0..rows).map(move |row| (tap, row)));
+            taps.map(|(tap, row)| kernel[tap * rows + row] * cell(place + row, frame + tap)).sum()
+        };
+        let greatest = |frame| (0..=ROWS - rows).map(|place| at(place, frame)).fold(f32::NEG_INFINITY, f32::max);
+        (0..FRAMES).step_by(step).map(greatest).collect()
+    }
+
+    #[test]
+    fn the_greatest_answer_is_that_of_the_definition() {
+        let cells = noise(ROWS * FRAMES, 1);
+        for (count, shape, before) in
+            [(1, [1, 1], 0), (4, [5, 3], 2), (6, [3, ROWS], 1), (9, [51, 1], 25), (2, [32, 2], 31), (3, [32, 2], 0)]
+        {
+            let kernels: Vec<Vec<f32>> = (0..count).map(|filter| noise(shape[0] * shape[1], filter)).collect();
+            for step in [1, 2] {
+                let mut plane = Plane::new(ROWS, FRAMES, step);
+                for (row, values) in cells.chunks_exact(FRAMES).enumerate() {
+                    plane.set_row(row, values);
+                }
+                let bank = Bank::new(&kernels, shape, before, ROWS, step);
+                for instructions in Instructions::all() {
+                    let mut answers = vec![0.0; bank.filters() * FRAMES / step];
+                    bank.greatest(instructions, &plane, &mut answers);
+                    for (kernel, answers) in kernels.iter().zip(answers.chunks_exact(FRAMES / step)) {
+                        assert_close(answers, &greatest(kernel, shape, before, &cells, step));
+                    }
+                }
+            }
+        }
+    }
+}
