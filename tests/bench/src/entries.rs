@@ -1,0 +1,77 @@
+//! The rows, their contenders, and what we want.
+
+use std::{env::current_exe, ffi::OsString};
+
+use crate::rows::{CONTENDER, Rival, Row, Setting, Start};
+
+/// Every row.
+pub(crate) fn all(setting: &Setting) -> Vec<Row> {
+    let audio = setting.audio.as_os_str();
+    let (samples, chunks, model) = (setting.samples(), setting.chunks(), setting.model.as_os_str());
+    let ours = |words: &[&dyn AsRef<std::ffi::OsStr>]| Start {
+        // A name that is nothing is an error when it is started.
+        program: current_exe().unwrap_or_default().into(),
+        arguments: std::iter::once(OsString::from(CONTENDER))
+            .chain(words.iter().map(|word| word.as_ref().to_owned()))
+            .collect(),
+    };
+    let python = |script: &str, words: &[&dyn AsRef<std::ffi::OsStr>]| Start {
+        program: setting.python.clone().into(),
+        arguments: std::iter::once(setting.rivals.join(script).into())
+            .chain(words.iter().map(|word| word.as_ref().to_owned()))
+            .collect(),
+    };
+    let rival = |name, start, goal, tolerance| Rival { name, start, goal, tolerance };
+
+    let mut rows = vec![
+        Row {
+            name: "mel".to_owned(),
+            cores: 1,
+            unit: ("track", 1.0),
+            ours: ours(&[&"mel", &samples]),
+            rivals: vec![
+                rival("the transforms alone", ours(&[&"fft", &samples]), 1.0 / 1.5, None),
+                rival("librosa", python("features.py", &[&"librosa", &"samples", &samples]), 1.0, Some(1.0)),
+                rival("Essentia", python("features.py", &[&"essentia", &"samples", &samples]), 1.0, Some(4.0)),
+            ],
+        },
+        Row {
+            name: "features".to_owned(),
+            cores: 1,
+            unit: ("track", 1.0),
+            ours: ours(&[&"features", &audio]),
+            rivals: vec![
+                rival("decoding alone", ours(&[&"decode", &audio]), 0.5, None),
+                rival("librosa", python("features.py", &[&"librosa", &"file", &audio]), 10.0, Some(4.0)),
+                rival("Essentia", python("features.py", &[&"essentia", &"file", &audio]), 1.5, Some(8.0)),
+            ],
+        },
+        Row {
+            name: "track".to_owned(),
+            cores: 1,
+            unit: ("track", 1.0),
+            ours: ours(&[&"track", &model, &audio]),
+            rivals: vec![
+                rival("librosa + ONNX Runtime", python("track.py", &[&"onnxruntime", &audio, &model]), 5.0, Some(0.05)),
+                rival("librosa + Keras seed CNN", python("track.py", &[&"keras", &audio, &model]), 20.0, None),
+            ],
+        },
+    ];
+    for cores in [1, 2] {
+        for batch in [1, 8, 32] {
+            let size = batch.to_string();
+            let runtime = |name: &'static str, runtime: &str| {
+                let start = python("forward.py", &[&runtime, &model, &chunks, &size, &cores.to_string()]);
+                rival(name, start, 1.0, Some(1e-3))
+            };
+            rows.push(Row {
+                name: format!("forward-{batch}-{cores}"),
+                cores,
+                unit: ("chunk", f64::from(batch)),
+                ours: ours(&[&"forward", &model, &chunks, &size]),
+                rivals: vec![runtime("ONNX Runtime", "onnxruntime"), runtime("OpenVINO", "openvino")],
+            });
+        }
+    }
+    rows
+}
