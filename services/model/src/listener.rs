@@ -18,7 +18,7 @@ use crate::{
     },
     filter_bank::Filter,
     front::part_filters,
-    kernels::{Activation, Bank, Instructions, Loudness, Panels, Plane, ROWS, dots},
+    kernels::{Activation, Bank, Instructions, Loudness, Panels, Plane, ROWS, SpectralBank, Spectrum, dots},
 };
 
 /// An ensemble, laid out for the CPU.
@@ -28,6 +28,7 @@ pub(crate) struct Listener {
     bands: Bands,
     loudness: Loudness,
     step: usize,
+    spectrum: Spectrum,
     parts: Vec<Part>,
     front: Front,
     members: Vec<Member>,
@@ -37,11 +38,24 @@ pub(crate) struct Listener {
 
 /// Filters of one shape in the front end.
 struct Part {
-    bank: Bank,
+    bank: Filters,
     /// What follows each filter of the bank, in its order.
     live: Vec<(usize, Activation)>,
     /// The channels of the filters that answer with the same whatever they hear, and what they answer.
     constant: Vec<(usize, f32)>,
+}
+
+enum Filters {
+    /// Of one band.
+    Temporal(Bank),
+    /// Of many.
+    Timbral(SpectralBank),
+}
+
+/// What the front end hears.
+struct Planes {
+    bands: Plane,
+    spectrum: Plane,
 }
 
 /// The shape of what comes from the front end, and goes to the members.
@@ -130,6 +144,7 @@ impl Listener {
             bands: Bands::new(weights, &candle_core::Device::Cpu)?,
             loudness: Loudness { scale: scale.iter().sum(), shift: shift.iter().sum() },
             step: shape.front.step,
+            spectrum: Spectrum::new(shape.front.step),
             parts: parts.collect::<Result<_>>()?,
             members: (0..members(weights)?)
                 .map(|member| Member::new(weights, member, shape, labels, channels))
@@ -170,10 +185,10 @@ impl Listener {
         debug_assert_eq!(decibels.len(), MEL_BANDS * CHUNK_FRAMES);
         let mut bands = self.bands.mix(&decibels, CHUNK_FRAMES);
         self.loudness.of_decibels(self.instructions, &mut bands);
-        let mut plane = Plane::new(BANDS, CHUNK_FRAMES, self.step);
-        for (band, values) in bands.chunks_exact(CHUNK_FRAMES).enumerate() {
-            plane.set_row(band, values);
-        }
+        let planes = Planes {
+            spectrum: self.spectrum.of(self.instructions, &Plane::of(&bands, CHUNK_FRAMES, 1)),
+            bands: Plane::of(&bands, CHUNK_FRAMES, self.step),
+        };
         let Front { channels, heard, .. } = self.front;
         let mut rows = vec![0.0; heard.next_multiple_of(ROWS) * channels];
         let mut set = |channel: usize, values: &mut dyn Iterator<Item = f32>| {
@@ -182,7 +197,7 @@ impl Listener {
             }
         };
         let answers: Vec<Vec<f32>> =
-            self.parts.par_iter().map(|part| part.hear(self.instructions, &plane, heard)).collect();
+            self.parts.par_iter().map(|part| part.hear(self.instructions, &planes, heard)).collect();
         for (part, answers) in self.parts.iter().zip(answers) {
             for ((channel, _), values) in part.live.iter().zip(answers.chunks_exact(heard)) {
                 set(*channel, &mut values.iter().copied());
@@ -210,14 +225,26 @@ impl Part {
                 live.push((channel, activation));
             }
         }
-        let bank = Bank::new(&kernels, [part.time.taps, part.bands], part.time.before, BANDS, step);
+        let (shape, before) = ([part.time.taps, part.bands], part.time.before);
+        let bank = if part.bands == 1 {
+            Filters::Temporal(Bank::new(&kernels, shape, before, BANDS, step))
+        } else {
+            Filters::Timbral(SpectralBank::new(&kernels, shape, before, step))
+        };
         Self { bank, live, constant }
     }
 
     /// The greatest answers `[live][heard]`.
-    fn hear(&self, instructions: Instructions, plane: &Plane, heard: usize) -> Vec<f32> {
-        let mut greatest = vec![0.0; self.bank.filters() * heard];
-        self.bank.greatest(instructions, plane, &mut greatest);
+    fn hear(&self, instructions: Instructions, planes: &Planes, heard: usize) -> Vec<f32> {
+        let filters = match &self.bank {
+            Filters::Temporal(bank) => bank.filters(),
+            Filters::Timbral(bank) => bank.filters(),
+        };
+        let mut greatest = vec![0.0; filters * heard];
+        match &self.bank {
+            Filters::Temporal(bank) => bank.greatest(instructions, &planes.bands, &mut greatest),
+            Filters::Timbral(bank) => bank.greatest(instructions, &planes.spectrum, &mut greatest),
+        }
         for ((_, activation), values) in self.live.iter().zip(greatest.chunks_exact_mut(heard)) {
             activation.row(instructions, values);
         }

@@ -8,6 +8,7 @@ mod activation;
 mod loudness;
 mod product;
 mod slide;
+mod spectral;
 
 use pulp::{Arch, Scalar128b, Simd, WithSimd};
 
@@ -16,6 +17,7 @@ pub(crate) use self::{
     loudness::Loudness,
     product::{Panels, ROWS, dots},
     slide::{Bank, Plane},
+    spectral::{SpectralBank, Spectrum},
 };
 
 /// Which vector instructions to use.

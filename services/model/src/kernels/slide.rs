@@ -1,6 +1,7 @@
 //! The greatest answer of filters that slide over the bands of a spectrogram.
 
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use super::{Instructions, load, store};
 
@@ -20,14 +21,22 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    /// A plane of `rows` rows of `frames` frames, of which one in `step` is answered.
-    pub(crate) fn new(rows: usize, frames: usize, step: usize) -> Self {
+    /// A plane of the rows of `cells`, `[rows][frames]`, of which one frame in `step` is answered.
+    pub(crate) fn of(cells: &[f32], frames: usize, step: usize) -> Self {
+        let mut plane = Self::new(cells.len() / frames, frames, step);
+        for (row, values) in cells.chunks_exact(frames).enumerate() {
+            plane.set_row(row, values);
+        }
+        plane
+    }
+
+    fn new(rows: usize, frames: usize, step: usize) -> Self {
         let frames = frames / step;
         Self { frames, step, cells: vec![0.0; rows * step * (frames + 2 * MARGIN)] }
     }
 
     /// Puts the frames of a row in.
-    pub(crate) fn set_row(&mut self, row: usize, values: &[f32]) {
+    fn set_row(&mut self, row: usize, values: &[f32]) {
         let width = self.width();
         let phases = self.cells.chunks_exact_mut(width).skip(row * self.step).take(self.step);
         for (phase, cells) in phases.enumerate() {
@@ -38,8 +47,63 @@ impl Plane {
         }
     }
 
+    /// Frames that are answered.
+    pub(crate) const fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// What a run of taps sees in a row for `together` answers, from the answer `first` on.
+    #[inline(always)]
+    pub(super) fn seen(&self, row: usize, run: Run, first: usize, together: usize) -> &[f32] {
+        let start = (row * self.step + run.phase) * self.width() + run.start + first;
+        &self.cells[start..start + run.taps - 1 + together]
+    }
+
     const fn width(&self) -> usize {
         self.frames + 2 * MARGIN
+    }
+}
+
+/// Where the taps of a kernel are in a row of a [`Plane`].
+pub(super) struct Taps {
+    runs: Vec<Run>,
+    order: Vec<usize>,
+}
+
+/// Taps that see neighbouring cells.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    phase: usize,
+    /// The cell that the first tap sees for the first answer.
+    start: usize,
+    pub(super) taps: usize,
+}
+
+impl Taps {
+    /// `taps` taps, of which `before` are before the frame itself, where one frame in `step` is answered.
+    pub(super) fn new(taps: usize, before: usize, step: usize) -> Self {
+        debug_assert!(before.max(taps - before) <= MARGIN * step);
+        let (mut runs, mut order) = (Vec::new(), Vec::new());
+        // With that many frames before it, no tap is before a row's first.
+        let margin = MARGIN * step - before;
+        for phase in 0..step {
+            let of_phase: Vec<usize> = (0..taps).filter(|tap| (margin + tap) % step == phase).collect();
+            if let Some(first) = of_phase.first() {
+                runs.push(Run { phase, start: (margin + first) / step, taps: of_phase.len() });
+                order.extend(of_phase);
+            }
+        }
+        Self { runs, order }
+    }
+
+    /// Neighbouring taps.
+    pub(super) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// All taps in the order of [`runs`](Self::runs).
+    pub(super) fn order(&self) -> &[usize] {
+        &self.order
     }
 }
 
@@ -47,18 +111,10 @@ impl Plane {
 pub(crate) struct Bank {
     /// Places among the rows that the filters look at.
     places: usize,
-    /// What a filter sees of the plane's rows, from the place's first on.
-    segments: Vec<Segment>,
-    /// For every [`FILTERS`] filters, their taps in the order of `segments`.
+    rows: usize,
+    taps: Taps,
+    /// For every [`FILTERS`] filters, by row, their taps in the order of `taps`.
     kernels: Vec<Vec<[f32; FILTERS]>>,
-}
-
-/// Neighbouring taps in a row of the plane.
-struct Segment {
-    row: usize,
-    /// The cell that the first tap sees for the first frame.
-    start: usize,
-    taps: usize,
 }
 
 impl Bank {
@@ -71,29 +127,20 @@ impl Bank {
         plane_rows: usize,
         step: usize,
     ) -> Self {
-        debug_assert!(before.max(taps - before) <= MARGIN);
-        let mut segments = Vec::new();
-        let mut order = Vec::new();
-        for row in 0..rows {
-            for phase in 0..step {
-                // With `margin` frames more before it, no tap is before the row's first.
-                let margin = MARGIN * step - before;
-                let of_phase: Vec<usize> = (0..taps).filter(|tap| (margin + tap) % step == phase).collect();
-                if let Some(first) = of_phase.first() {
-                    let start = (margin + first) / step;
-                    segments.push(Segment { row: row * step + phase, start, taps: of_phase.len() });
-                    order.extend(of_phase.iter().map(|tap| tap * rows + row));
-                }
-            }
-        }
+        let taps = Taps::new(taps, before, step);
         let kernels = (kernels.chunks(FILTERS))
             .map(|filters| {
-                let taps_at =
-                    |at: &usize| std::array::from_fn(|index| filters.get(index).map_or(0.0, |kernel| kernel[*at]));
-                order.iter().map(taps_at).collect()
+                let of_filters = |row: usize, tap: usize| {
+                    std::array::from_fn(|index| filters.get(index).map_or(0.0, |kernel| kernel[tap * rows + row]))
+                };
+                let order = taps.order();
+                (0..rows)
+                    .flat_map(|row| order.iter().map(move |tap| (row, *tap)))
+                    .map(|(row, tap)| of_filters(row, tap))
+                    .collect()
             })
             .collect();
-        Self { places: plane_rows + 1 - rows, segments, kernels }
+        Self { places: plane_rows + 1 - rows, rows, taps, kernels }
     }
 
     /// Filters that are computed, those that fill up the last ones included.
@@ -103,9 +150,10 @@ impl Bank {
 
     /// For every filter and frame, the greatest product with what the filter sees at any place: `[filters][frames]`.
     pub(crate) fn greatest(&self, instructions: Instructions, plane: &Plane, greatest: &mut [f32]) {
-        for (kernel, greatest) in self.kernels.iter().zip(greatest.chunks_exact_mut(FILTERS * plane.frames)) {
+        let parts = greatest.par_chunks_exact_mut(FILTERS * plane.frames);
+        self.kernels.par_iter().zip(parts).for_each(|(kernel, greatest)| {
             instructions.run(Slide { bank: self, kernel, plane, greatest });
-        }
+        });
     }
 }
 
@@ -123,23 +171,24 @@ impl WithSimd for Slide<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { bank, kernel, plane, greatest } = self;
-        let (width, together) = (plane.width(), VECTORS * S::F32_LANES);
+        let together = VECTORS * S::F32_LANES;
         for first in (0..plane.frames).step_by(together) {
             let mut best = [[simd.splat_f32s(f32::NEG_INFINITY); VECTORS]; FILTERS];
             for place in 0..bank.places {
                 let mut sums = [[simd.splat_f32s(0.0); VECTORS]; FILTERS];
                 let mut kernel = kernel;
-                for segment in &bank.segments {
-                    let (taps, others) = kernel.split_at(segment.taps);
-                    kernel = others;
-                    let start = (place * plane.step + segment.row) * width + segment.start + first;
-                    let seen = &plane.cells[start..start + segment.taps - 1 + together];
-                    for (taps, seen) in taps.iter().zip(seen.windows(together)) {
-                        let seen: [S::f32s; VECTORS] = load(simd, seen);
-                        for (sums, tap) in sums.iter_mut().zip(taps) {
-                            let tap = simd.splat_f32s(*tap);
-                            for (sum, seen) in sums.iter_mut().zip(seen) {
-                                *sum = simd.mul_add_e_f32s(tap, seen, *sum);
+                for row in place..place + bank.rows {
+                    for run in bank.taps.runs() {
+                        let (taps, others) = kernel.split_at(run.taps);
+                        kernel = others;
+                        let seen = plane.seen(row, *run, first, together);
+                        for (taps, seen) in taps.iter().zip(seen.windows(together)) {
+                            let seen: [S::f32s; VECTORS] = load(simd, seen);
+                            for (sums, tap) in sums.iter_mut().zip(taps) {
+                                let tap = simd.splat_f32s(*tap);
+                                for (sum, seen) in sums.iter_mut().zip(seen) {
+                                    *sum = simd.mul_add_e_f32s(tap, seen, *sum);
+                                }
                             }
                         }
                     }
@@ -185,10 +234,7 @@ mod tests {
         {
             let kernels: Vec<Vec<f32>> = (0..count).map(|filter| noise(shape[0] * shape[1], filter)).collect();
             for step in [1, 2] {
-                let mut plane = Plane::new(ROWS, FRAMES, step);
-                for (row, values) in cells.chunks_exact(FRAMES).enumerate() {
-                    plane.set_row(row, values);
-                }
+                let plane = Plane::of(&cells, FRAMES, step);
                 let bank = Bank::new(&kernels, shape, before, ROWS, step);
                 for instructions in Instructions::all() {
                     let mut answers = vec![0.0; bank.filters() * FRAMES / step];
