@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    Result, Weights,
+    ModelError, Result, Weights,
     architecture::{BANDS, EMBEDDING_FEATURES, EnsembleShape, FrontPart, MID_CHANNELS, MID_LAYERS},
     bands::Bands,
     contract::{CHUNK_FRAMES, MEL_BANDS, dequantize},
@@ -18,7 +18,9 @@ use crate::{
     },
     filter_bank::Filter,
     front::part_filters,
-    kernels::{Activation, Bank, Instructions, Loudness, Panels, Plane, ROWS, SpectralBank, Spectrum, dots},
+    kernels::{
+        Activation, Bank, Instructions, Loudness, Panels, Plane, ROWS, SpectralBank, Spectrum, TimeConvolution, dots,
+    },
 };
 
 /// An ensemble, laid out for the CPU.
@@ -69,7 +71,8 @@ struct Front {
 
 struct Member {
     first: FirstLayer,
-    others: Vec<Layer>,
+    /// Layers that look at the one before them, to which they are added.
+    others: Vec<TimeConvolution>,
     /// What normalises the pooled features: scale and shift.
     pool: [Vec<f32>; 2],
     dense: Dense,
@@ -86,14 +89,6 @@ struct FirstLayer {
     weights: Panels,
     /// What the channel that is 1 everywhere adds: `[frames][output]`.
     constant: Vec<f32>,
-    activations: Vec<Activation>,
-}
-
-/// A layer that looks at the one before it, to which it is added.
-struct Layer {
-    reach: Reach,
-    /// `[tap, input][output]`
-    weights: Panels,
     activations: Vec<Activation>,
 }
 
@@ -191,19 +186,18 @@ impl Listener {
         };
         let Front { channels, heard, .. } = self.front;
         let mut rows = vec![0.0; heard.next_multiple_of(ROWS) * channels];
-        let mut set = |channel: usize, values: &mut dyn Iterator<Item = f32>| {
-            for (row, value) in rows.chunks_exact_mut(channels).zip(values) {
-                row[channel] = value;
-            }
-        };
         let answers: Vec<Vec<f32>> =
             self.parts.par_iter().map(|part| part.hear(self.instructions, &planes, heard)).collect();
         for (part, answers) in self.parts.iter().zip(answers) {
             for ((channel, _), values) in part.live.iter().zip(answers.chunks_exact(heard)) {
-                set(*channel, &mut values.iter().copied());
+                for (row, value) in rows.chunks_exact_mut(channels).zip(values) {
+                    row[*channel] = *value;
+                }
             }
             for (channel, value) in &part.constant {
-                set(*channel, &mut std::iter::repeat_n(*value, heard));
+                for row in rows.chunks_exact_mut(channels).take(heard) {
+                    row[*channel] = *value;
+                }
             }
         }
         rows
@@ -272,7 +266,8 @@ impl Member {
         };
         let others = (1..MID_LAYERS).map(|layer| {
             let weight = array(&format!("mid.{layer}.weight"), &[MID_CHANNELS, MID_CHANNELS, 1, taps])?;
-            Ok(Layer { reach, weights: Layer::lay_out(&weight, taps), activations: activations(layer)? })
+            let found = || ModelError::Field { field: "taps", expected: "3 or 7".to_owned(), found: taps.to_string() };
+            TimeConvolution::new(&weight, activations(layer)?).ok_or_else(found)
         });
         let first = array("mid.0.weight", &[MID_CHANNELS, channels + 1, 1, taps])?;
         Ok(Self {
@@ -294,13 +289,12 @@ impl Member {
 
     /// The normalised pooled features of what the front end hears, `[heard][channels]`.
     fn features(&self, instructions: Instructions, front: &Front, channels: &[f32]) -> Vec<f32> {
-        let frames = front.interpolation.len();
         let mut pools = vec![front.pool(instructions, channels)];
         let first = self.first.forward(instructions, front, channels);
         pools.push(Pool::of(instructions, &first, MID_CHANNELS));
         let mut previous = first;
         for layer in &self.others {
-            previous = layer.forward(instructions, &previous, frames);
+            previous = layer.forward(instructions, &previous);
             pools.push(Pool::of(instructions, &previous, MID_CHANNELS));
         }
         let pooled = pools.iter().flat_map(|pool| &pool.greatest).chain(pools.iter().flat_map(|pool| &pool.mean));
@@ -371,39 +365,6 @@ impl FirstLayer {
                     }
                     for (value, activation) in answer.iter_mut().zip(&self.activations) {
                         *value = activation.of(*value);
-                    }
-                }
-            },
-        );
-        answers
-    }
-}
-
-impl Layer {
-    /// The matrix of `weight`, `[output][input][tap]`.
-    fn lay_out(weight: &[f32], taps: usize) -> Panels {
-        let row = |tap: usize, input: usize| {
-            (0..MID_CHANNELS).map(move |output| weight[(output * MID_CHANNELS + input) * taps + tap])
-        };
-        let cells = (0..taps).flat_map(|tap| (0..MID_CHANNELS).flat_map(move |input| row(tap, input)));
-        Panels::new(&cells.collect::<Vec<f32>>(), MID_CHANNELS)
-    }
-
-    /// The layer's answer `[frames][output]` to the one before it, to which it is added.
-    fn forward(&self, instructions: Instructions, previous: &[f32], frames: usize) -> Vec<f32> {
-        let (Reach { before, taps }, rows) = (self.reach, frames.next_multiple_of(ROWS));
-        let mut seen = vec![0.0; (rows + taps - 1) * MID_CHANNELS];
-        seen[before * MID_CHANNELS..][..previous.len()].copy_from_slice(previous);
-        let mut answers = vec![0.0; rows * MID_CHANNELS];
-        self.weights.product(instructions, &seen, MID_CHANNELS, &mut answers);
-        answers.truncate(frames * MID_CHANNELS);
-        instructions.run(
-            #[inline(always)]
-            || {
-                let previous = previous.as_chunks::<MID_CHANNELS>().0;
-                for (answer, previous) in answers.as_chunks_mut::<MID_CHANNELS>().0.iter_mut().zip(previous) {
-                    for ((value, previous), activation) in answer.iter_mut().zip(previous).zip(&self.activations) {
-                        *value = activation.of(*value) + previous;
                     }
                 }
             },

@@ -9,6 +9,7 @@ mod loudness;
 mod product;
 mod slide;
 mod spectral;
+mod tiled;
 
 use pulp::{Arch, Scalar128b, Simd, WithSimd};
 
@@ -18,6 +19,7 @@ pub(crate) use self::{
     product::{Panels, ROWS, dots},
     slide::{Bank, Plane},
     spectral::{SpectralBank, Spectrum},
+    tiled::TimeConvolution,
 };
 
 /// Which vector instructions to use.

@@ -94,23 +94,24 @@ impl WithSimd for Dots<'_> {
         /// Sums that do not wait for each other.
         const SUMS: usize = 4;
         let (vectors, last) = S::as_simd_f32s(self.vector);
-        let rows = self.matrix.chunks_exact(self.vector.len()).map(|row| {
+        let mut products = Vec::with_capacity(self.matrix.len() / self.vector.len());
+        for row in self.matrix.chunks_exact(self.vector.len()) {
             let (row_vectors, row_last) = S::as_simd_f32s(row);
-            let (pairs, others) = (vectors.as_chunks::<SUMS>(), row_vectors.as_chunks::<SUMS>());
+            let (groups, row_groups) = (vectors.as_chunks::<SUMS>(), row_vectors.as_chunks::<SUMS>());
             let mut sums = [simd.splat_f32s(0.0); SUMS];
-            for (left, right) in pairs.0.iter().zip(others.0) {
+            for (left, right) in groups.0.iter().zip(row_groups.0) {
                 for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
                     *sum = simd.mul_add_e_f32s(*left, *right, *sum);
                 }
             }
-            for ((sum, left), right) in sums.iter_mut().zip(pairs.1).zip(others.1) {
+            for ((sum, left), right) in sums.iter_mut().zip(groups.1).zip(row_groups.1) {
                 *sum = simd.mul_add_e_f32s(*left, *right, *sum);
             }
             let [a, b, c, d] = sums;
             let sum = simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)));
-            sum + last.iter().zip(row_last).map(|(left, right)| left * right).sum::<f32>()
-        });
-        rows.collect()
+            products.push(sum + last.iter().zip(row_last).map(|(left, right)| left * right).sum::<f32>());
+        }
+        products
     }
 }
 
