@@ -87,7 +87,8 @@ impl Ensemble {
     pub fn listen(&self, chunks: &[&[u8]]) -> Result<Tensor> {
         if let Some(listener) = &self.listener {
             // Cores share the chunks, and within a chunk what can be computed side by side.
-            let logits: Vec<Vec<f32>> = chunks.par_iter().map(|chunk| listener.listen(chunk)).collect();
+            let logits: Vec<Vec<f32>> =
+                rayon::scope(|_| chunks.par_iter().map(|chunk| listener.listen(chunk)).collect());
             let columns = logits.first().map_or(0, Vec::len);
             return Ok(Tensor::from_vec(logits.concat(), (chunks.len(), columns), &Device::Cpu)?);
         }

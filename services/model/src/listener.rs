@@ -1,17 +1,16 @@
 //! An ensemble on the CPU, one chunk at a time: what [`Ensemble`](crate::Ensemble) defines, through the [kernels](crate::kernels).
 //!
 //! The front end's answers are `[channel][frame]`, since few filters look at many frames; from there on it is
-//! `[frame][channel]`, so that a kernel over time sees neighbouring cells. The first layer of a member is linear up to its
-//! bias, as is the interpolation before it, so that the products are taken at the front end's frame rate and interpolated
-//! after it: there are fewer.
+//! `[frame][channel]`, so that a kernel over time sees neighbouring cells.
 
+use candle_core::Device;
 use rayon::prelude::*;
 
 use crate::{
     ModelError, Result, Weights,
     architecture::{BANDS, EMBEDDING_FEATURES, EnsembleShape, FrontPart, MID_CHANNELS, MID_LAYERS},
     bands::Bands,
-    contract::{CHUNK_FRAMES, MEL_BANDS, dequantize},
+    contract::{CHUNK_FRAMES, dequantize},
     ensemble::{
         MUSIC_BIAS, MUSIC_WEIGHT, front_channels, interpolated_frames, member_tensor, members, pooled_features,
         tells_music,
@@ -19,20 +18,27 @@ use crate::{
     filter_bank::Filter,
     front::part_filters,
     kernels::{
-        Activation, Bank, Instructions, Loudness, Panels, Plane, ROWS, SpectralBank, Spectrum, TimeConvolution, dots,
+        Activation, Activations, Bank, Instructions, InterpolatedConvolution, Interpolation, Loudness, Plane, Pool,
+        ROWS, Scratch, SpectralBank, Spectrum, TimeConvolution, dots,
     },
 };
 
 /// An ensemble, laid out for the CPU.
 pub(crate) struct Listener {
     instructions: Instructions,
+    /// What every cell of a chunk stands for.
     decibels: Vec<f32>,
     bands: Bands,
     loudness: Loudness,
     step: usize,
     spectrum: Spectrum,
     parts: Vec<Part>,
-    front: Front,
+    /// Channels of the front end.
+    channels: usize,
+    /// Frames that the front end answers to.
+    heard: usize,
+    /// From those to the frames of the members.
+    interpolation: Interpolation,
     members: Vec<Member>,
     /// The weight of every pooled feature of the first member, and the bias.
     music: Option<(Vec<f32>, f32)>,
@@ -41,7 +47,7 @@ pub(crate) struct Listener {
 /// Filters of one shape in the front end.
 struct Part {
     bank: Filters,
-    /// What follows each filter of the bank, in its order.
+    /// The channel of each filter of the bank, and what follows it.
     live: Vec<(usize, Activation)>,
     /// The channels of the filters that answer with the same whatever they hear, and what they answer.
     constant: Vec<(usize, f32)>,
@@ -54,23 +60,24 @@ enum Filters {
     Timbral(SpectralBank),
 }
 
-/// What the front end hears.
+/// What the filters see.
 struct Planes {
     bands: Plane,
     spectrum: Plane,
 }
 
-/// The shape of what comes from the front end, and goes to the members.
-struct Front {
-    channels: usize,
-    /// Frames that the front end answers for.
-    heard: usize,
-    /// For every frame of the members, the frame before it and how far it lies behind that one.
-    interpolation: Vec<(usize, f32)>,
+/// What the members hear.
+struct Heard<'a> {
+    /// `[frames of the front end][channels]`
+    channels: &'a [f32],
+    interpolation: &'a Interpolation,
+    /// Of the interpolated channels.
+    pool: Pool,
 }
 
 struct Member {
-    first: FirstLayer,
+    /// The layer that looks at the front end.
+    first: InterpolatedConvolution,
     /// Layers that look at the one before them, to which they are added.
     others: Vec<TimeConvolution>,
     /// What normalises the pooled features: scale and shift.
@@ -80,23 +87,6 @@ struct Member {
     genres: Dense,
     /// `[labels][pooled features]`
     shortcut: Vec<f32>,
-}
-
-/// The layer that looks at the front end.
-struct FirstLayer {
-    reach: Reach,
-    /// `[channels][tap, output]`
-    weights: Panels,
-    /// What the channel that is 1 everywhere adds: `[frames][output]`.
-    constant: Vec<f32>,
-    activations: Vec<Activation>,
-}
-
-/// How far a kernel reaches in time.
-#[derive(Clone, Copy)]
-struct Reach {
-    before: usize,
-    taps: usize,
 }
 
 struct Dense {
@@ -117,16 +107,16 @@ impl Listener {
         instructions: Instructions,
     ) -> Result<Self> {
         let (scale, shift) = weights.normalization("input_norm", 1)?;
-        let channels = front_channels(weights)?;
-        let front =
-            Front { channels, heard: CHUNK_FRAMES / shape.front.step, interpolation: interpolated_frames(shape) };
+        let (channels, step) = (front_channels(weights)?, shape.front.step);
+        let heard = CHUNK_FRAMES / step;
         let mut first_channel = 0;
         let parts = shape.front.parts().map(|part| {
             let filters = part_filters(weights, part)?;
-            let laid_out = Part::new(&filters, part, first_channel, shape.front.step);
+            let laid_out = Part::new(&filters, part, first_channel, step);
             first_channel += filters.len();
             Ok(laid_out)
         });
+        let member = |member| Member::new(weights, member, shape, labels, channels);
         let music = if tells_music(weights) {
             let weight = weights.get(MUSIC_WEIGHT, &[1, pooled_features(channels)])?.values().to_vec();
             Some((weight, weights.get(MUSIC_BIAS, &[1])?.values().iter().sum()))
@@ -136,15 +126,15 @@ impl Listener {
         Ok(Self {
             instructions,
             decibels: (0..=u8::MAX).map(dequantize).collect(),
-            bands: Bands::new(weights, &candle_core::Device::Cpu)?,
+            bands: Bands::new(weights, &Device::Cpu)?,
             loudness: Loudness { scale: scale.iter().sum(), shift: shift.iter().sum() },
-            step: shape.front.step,
-            spectrum: Spectrum::new(shape.front.step),
+            step,
+            spectrum: Spectrum::new(step),
             parts: parts.collect::<Result<_>>()?,
-            members: (0..members(weights)?)
-                .map(|member| Member::new(weights, member, shape, labels, channels))
-                .collect::<Result<_>>()?,
-            front,
+            channels,
+            heard,
+            interpolation: Interpolation::new(heard, &interpolated_frames(shape)),
+            members: (0..members(weights)?).map(member).collect::<Result<_>>()?,
             music,
         })
     }
@@ -152,11 +142,12 @@ impl Listener {
     /// The logits of a chunk of the feature contract, and the log-odds of being music, if the weights know.
     pub(crate) fn listen(&self, chunk: &[u8]) -> Vec<f32> {
         let channels = self.hear(chunk);
-        let answers: Vec<(Vec<f32>, Vec<f32>)> = self
-            .members
-            .par_iter()
+        let interpolated = self.interpolation.of(self.instructions, &channels, self.channels);
+        let pool = Pool::of(self.instructions, &interpolated, self.channels);
+        let heard = Heard { channels: &channels, interpolation: &self.interpolation, pool };
+        let answers: Vec<(Vec<f32>, Vec<f32>)> = (self.members.par_iter())
             .map(|member| {
-                let features = member.features(self.instructions, &self.front, &channels);
+                let features = member.features(self.instructions, &heard);
                 let logits = member.answer(self.instructions, &features);
                 (features, logits)
             })
@@ -174,20 +165,19 @@ impl Listener {
         mean
     }
 
-    /// What the front end makes of a chunk: `[heard][channels]`, with zeros up to a multiple of [`ROWS`].
-    fn hear(&self, chunk: &[u8]) -> Vec<f32> {
+    /// What the front end makes of a chunk: `[heard][channels]`, with rows up to a multiple of [`ROWS`].
+    fn hear(&self, chunk: &[u8]) -> Scratch {
         let decibels: Vec<f32> = chunk.iter().map(|cell| self.decibels[usize::from(*cell)]).collect();
-        debug_assert_eq!(decibels.len(), MEL_BANDS * CHUNK_FRAMES);
         let mut bands = self.bands.mix(&decibels, CHUNK_FRAMES);
         self.loudness.of_decibels(self.instructions, &mut bands);
         let planes = Planes {
             spectrum: self.spectrum.of(self.instructions, &Plane::of(&bands, CHUNK_FRAMES, 1)),
             bands: Plane::of(&bands, CHUNK_FRAMES, self.step),
         };
-        let Front { channels, heard, .. } = self.front;
-        let mut rows = vec![0.0; heard.next_multiple_of(ROWS) * channels];
-        let answers: Vec<Vec<f32>> =
+        let (channels, heard) = (self.channels, self.heard);
+        let answers: Vec<Scratch> =
             self.parts.par_iter().map(|part| part.hear(self.instructions, &planes, heard)).collect();
+        let mut rows = Scratch::zeros(heard.next_multiple_of(ROWS) * channels);
         for (part, answers) in self.parts.iter().zip(answers) {
             for ((channel, _), values) in part.live.iter().zip(answers.chunks_exact(heard)) {
                 for (row, value) in rows.chunks_exact_mut(channels).zip(values) {
@@ -228,17 +218,12 @@ impl Part {
         Self { bank, live, constant }
     }
 
-    /// The greatest answers `[live][heard]`.
-    fn hear(&self, instructions: Instructions, planes: &Planes, heard: usize) -> Vec<f32> {
-        let filters = match &self.bank {
-            Filters::Temporal(bank) => bank.filters(),
-            Filters::Timbral(bank) => bank.filters(),
+    /// The greatest answers, `[live][heard]` and what fills up the bank.
+    fn hear(&self, instructions: Instructions, planes: &Planes, heard: usize) -> Scratch {
+        let mut greatest = match &self.bank {
+            Filters::Temporal(bank) => bank.greatest(instructions, &planes.bands),
+            Filters::Timbral(bank) => bank.greatest(instructions, &planes.spectrum),
         };
-        let mut greatest = vec![0.0; filters * heard];
-        match &self.bank {
-            Filters::Temporal(bank) => bank.greatest(instructions, &planes.bands, &mut greatest),
-            Filters::Timbral(bank) => bank.greatest(instructions, &planes.spectrum, &mut greatest),
-        }
         for ((_, activation), values) in self.live.iter().zip(greatest.chunks_exact_mut(heard)) {
             activation.row(instructions, values);
         }
@@ -251,27 +236,22 @@ impl Member {
         let array = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
             Ok(weights.get(&member_tensor(member, name), shape)?.values().to_vec())
         };
-        let pooled = pooled_features(channels);
         let pair = |name: &str, length| -> Result<[Vec<f32>; 2]> {
             Ok([array(&format!("{name}.scale"), &[length])?, array(&format!("{name}.shift"), &[length])?])
         };
-        let taps = shape.middle.taps;
-        let reach = Reach { before: (taps - 1) / 2, taps };
-        let activations = |layer: usize| -> Result<Vec<Activation>> {
-            let bias = array(&format!("mid.{layer}.bias"), &[MID_CHANNELS])?;
+        let activations = |layer: usize| -> Result<Activations> {
             let [scale, shift] = pair(&format!("mid.{layer}.norm"), MID_CHANNELS)?;
-            Ok((bias.into_iter().zip(scale.into_iter().zip(shift)))
-                .map(|(bias, (scale, shift))| Activation { sign: 1.0, bias, scale, shift })
-                .collect())
+            Ok(Activations { bias: array(&format!("mid.{layer}.bias"), &[MID_CHANNELS])?, scale, shift })
         };
+        let (taps, pooled) = (shape.middle.taps, pooled_features(channels));
+        let first = array("mid.0.weight", &[MID_CHANNELS, channels + 1, 1, taps])?;
         let others = (1..MID_LAYERS).map(|layer| {
             let weight = array(&format!("mid.{layer}.weight"), &[MID_CHANNELS, MID_CHANNELS, 1, taps])?;
             let found = || ModelError::Field { field: "taps", expected: "3 or 7".to_owned(), found: taps.to_string() };
             TimeConvolution::new(&weight, activations(layer)?).ok_or_else(found)
         });
-        let first = array("mid.0.weight", &[MID_CHANNELS, channels + 1, 1, taps])?;
         Ok(Self {
-            first: FirstLayer::new(&first, channels, reach, shape.frames, activations(0)?),
+            first: InterpolatedConvolution::new(&first, channels, shape.frames, activations(0)?),
             others: others.collect::<Result<_>>()?,
             pool: pair("pool", pooled)?,
             dense: Dense {
@@ -287,17 +267,16 @@ impl Member {
         })
     }
 
-    /// The normalised pooled features of what the front end hears, `[heard][channels]`.
-    fn features(&self, instructions: Instructions, front: &Front, channels: &[f32]) -> Vec<f32> {
-        let mut pools = vec![front.pool(instructions, channels)];
-        let first = self.first.forward(instructions, front, channels);
-        pools.push(Pool::of(instructions, &first, MID_CHANNELS));
-        let mut previous = first;
+    /// The normalised pooled features.
+    fn features(&self, instructions: Instructions, heard: &Heard<'_>) -> Vec<f32> {
+        let mut previous = self.first.forward(instructions, heard.interpolation, heard.channels);
+        let mut pools = vec![Pool::of(instructions, &previous, MID_CHANNELS)];
         for layer in &self.others {
             previous = layer.forward(instructions, &previous);
             pools.push(Pool::of(instructions, &previous, MID_CHANNELS));
         }
-        let pooled = pools.iter().flat_map(|pool| &pool.greatest).chain(pools.iter().flat_map(|pool| &pool.mean));
+        let pools = || std::iter::once(&heard.pool).chain(&pools);
+        let pooled = pools().flat_map(|pool| &pool.greatest).chain(pools().flat_map(|pool| &pool.mean));
         normalize(pooled.copied(), &self.pool)
     }
 
@@ -325,129 +304,6 @@ impl Dense {
 
 fn normalize(values: impl Iterator<Item = f32>, [scale, shift]: &[Vec<f32>; 2]) -> Vec<f32> {
     values.zip(scale.iter().zip(shift)).map(|(value, (scale, shift))| value * scale + shift).collect()
-}
-
-impl FirstLayer {
-    /// The layer of `weight`, `[output][channels + 1][tap]`.
-    fn new(weight: &[f32], channels: usize, reach: Reach, frames: usize, activations: Vec<Activation>) -> Self {
-        let taps = reach.taps;
-        let tap_at =
-            |output: usize, channel: usize, tap: usize| weight[(output * (channels + 1) + channel) * taps + tap];
-        let columns = |channel: usize| {
-            (0..taps).flat_map(move |tap| (0..MID_CHANNELS).map(move |output| tap_at(output, channel, tap)))
-        };
-        let cells: Vec<f32> = (0..channels).flat_map(columns).collect();
-        let constant = (0..frames).flat_map(|frame| {
-            let inside = reach.inside(frame, frames);
-            (0..MID_CHANNELS).map(move |output| inside.clone().map(|(tap, _)| tap_at(output, channels, tap)).sum())
-        });
-        Self { reach, weights: Panels::new(&cells, taps * MID_CHANNELS), constant: constant.collect(), activations }
-    }
-
-    /// The layer's answer `[frames][output]`.
-    fn forward(&self, instructions: Instructions, front: &Front, channels: &[f32]) -> Vec<f32> {
-        let columns = self.weights.columns();
-        let mut products = vec![0.0; front.heard.next_multiple_of(ROWS) * columns];
-        self.weights.product(instructions, channels, front.channels, &mut products);
-        let mut answers = self.constant.clone();
-        let frames = front.interpolation.len();
-        instructions.run(
-            #[inline(always)]
-            || {
-                for (frame, answer) in answers.as_chunks_mut::<MID_CHANNELS>().0.iter_mut().enumerate() {
-                    for (tap, at) in self.reach.inside(frame, frames) {
-                        let (before, after, share) = front.between(at);
-                        let product = |row: usize| &products[row * columns + tap * MID_CHANNELS..][..MID_CHANNELS];
-                        for (sum, (before, after)) in answer.iter_mut().zip(product(before).iter().zip(product(after)))
-                        {
-                            *sum += before + share * (after - before);
-                        }
-                    }
-                    for (value, activation) in answer.iter_mut().zip(&self.activations) {
-                        *value = activation.of(*value);
-                    }
-                }
-            },
-        );
-        answers
-    }
-}
-
-impl Reach {
-    /// The taps that see a frame, of `frames` ones, and the frame that each sees.
-    fn inside(self, frame: usize, frames: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-        (0..self.taps)
-            .filter_map(move |tap| Some((tap, (frame + tap).checked_sub(self.before)?)))
-            .filter(move |(_, seen)| *seen < frames)
-    }
-}
-
-impl Front {
-    /// The frames of the front end before and after a frame of the members, and how far it lies behind the first.
-    fn between(&self, frame: usize) -> (usize, usize, f32) {
-        let (before, share) = self.interpolation[frame];
-        (before, (before + 1).min(self.heard - 1), share)
-    }
-
-    /// The maxima and means over the members' frames of what the front end hears, `[heard][channels]`.
-    fn pool(&self, instructions: Instructions, channels: &[f32]) -> Pool {
-        let mut pool = Pool::new(self.channels);
-        instructions.run(
-            #[inline(always)]
-            || {
-                for frame in 0..self.interpolation.len() {
-                    let (before, after, share) = self.between(frame);
-                    let row = |row: usize| &channels[row * self.channels..][..self.channels];
-                    let values = row(before).iter().zip(row(after));
-                    pool.add(values.map(|(before, after)| before + share * (after - before)));
-                }
-                pool.finish(self.interpolation.len());
-            },
-        );
-        pool
-    }
-}
-
-/// The greatest and the mean value of every channel.
-struct Pool {
-    greatest: Vec<f32>,
-    mean: Vec<f32>,
-}
-
-impl Pool {
-    fn new(channels: usize) -> Self {
-        Self { greatest: vec![f32::NEG_INFINITY; channels], mean: vec![0.0; channels] }
-    }
-
-    /// Of `[frames][channels]`.
-    fn of(instructions: Instructions, values: &[f32], channels: usize) -> Self {
-        let mut pool = Self::new(channels);
-        instructions.run(
-            #[inline(always)]
-            || {
-                for row in values.chunks_exact(channels) {
-                    pool.add(row.iter().copied());
-                }
-                pool.finish(values.len() / channels);
-            },
-        );
-        pool
-    }
-
-    #[inline(always)]
-    fn add(&mut self, row: impl Iterator<Item = f32>) {
-        for (value, (greatest, sum)) in row.zip(self.greatest.iter_mut().zip(&mut self.mean)) {
-            *greatest = greatest.max(value);
-            *sum += value;
-        }
-    }
-
-    #[inline(always)]
-    fn finish(&mut self, rows: usize) {
-        for sum in &mut self.mean {
-            *sum /= rows as f32;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::f32::consts::{LN_10, LOG2_E};
 
+use pulp::{Simd, WithSimd};
+
 use super::Instructions;
 
 /// `log10(1 + 10⁴ · power) · scale + shift`
@@ -14,16 +16,23 @@ pub(crate) struct Loudness {
 impl Loudness {
     /// Turns decibels into loudness.
     pub(crate) fn of_decibels(self, instructions: Instructions, values: &mut [f32]) {
-        instructions.run(
-            #[inline(always)]
-            || {
-                for value in values {
-                    // 10⁴ is 40 dB.
-                    let exponent = (*value + 40.0) * (LN_10 / 10.0);
-                    *value = softplus(exponent) * (self.scale / LN_10) + self.shift;
-                }
-            },
-        );
+        instructions.run(Hear(self, values));
+    }
+}
+
+struct Hear<'a>(Loudness, &'a mut [f32]);
+
+impl WithSimd for Hear<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self(loudness, values) = self;
+        for value in values {
+            // 10⁴ is 40 dB.
+            let exponent = (*value + 40.0) * (LN_10 / 10.0);
+            *value = softplus(exponent) * (loudness.scale / LN_10) + loudness.shift;
+        }
     }
 }
 

@@ -5,8 +5,11 @@
 //! answer is ever written.
 
 mod activation;
+mod interpolated;
 mod loudness;
+mod pool;
 mod product;
+mod scratch;
 mod slide;
 mod spectral;
 mod tiled;
@@ -14,9 +17,12 @@ mod tiled;
 use pulp::{Arch, Scalar128b, Simd, WithSimd};
 
 pub(crate) use self::{
-    activation::Activation,
+    activation::{Activation, Activations},
+    interpolated::{InterpolatedConvolution, Interpolation},
     loudness::Loudness,
+    pool::Pool,
     product::{Panels, ROWS, dots},
+    scratch::Scratch,
     slide::{Bank, Plane},
     spectral::{SpectralBank, Spectrum},
     tiled::TimeConvolution,
@@ -42,7 +48,7 @@ impl Instructions {
     }
 
     /// Runs an operation, compiled for these instructions.
-    pub(crate) fn run<Operation: WithSimd>(self, operation: Operation) -> Operation::Output {
+    fn run<Operation: WithSimd>(self, operation: Operation) -> Operation::Output {
         match self.0 {
             // pulp's own choice would be one lane; the compiler makes vectors of four.
             Arch::Scalar => operation.with_simd(Scalar128b),

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Instructions, load, store};
+use super::{Instructions, Scratch, load, store};
 
 /// Filters that are computed together. Their sums, over [`VECTORS`] vectors of frames, fill the registers of AVX2.
 const FILTERS: usize = 4;
@@ -17,34 +17,30 @@ const MARGIN: usize = 32;
 pub(crate) struct Plane {
     frames: usize,
     step: usize,
-    cells: Vec<f32>,
+    cells: Scratch,
 }
 
 impl Plane {
     /// A plane of the rows of `cells`, `[rows][frames]`, of which one frame in `step` is answered.
     pub(crate) fn of(cells: &[f32], frames: usize, step: usize) -> Self {
-        let mut plane = Self::new(cells.len() / frames, frames, step);
-        for (row, values) in cells.chunks_exact(frames).enumerate() {
-            plane.set_row(row, values);
-        }
-        plane
-    }
-
-    fn new(rows: usize, frames: usize, step: usize) -> Self {
-        let frames = frames / step;
-        Self { frames, step, cells: vec![0.0; rows * step * (frames + 2 * MARGIN)] }
-    }
-
-    /// Puts the frames of a row in.
-    fn set_row(&mut self, row: usize, values: &[f32]) {
-        let width = self.width();
-        let phases = self.cells.chunks_exact_mut(width).skip(row * self.step).take(self.step);
-        for (phase, cells) in phases.enumerate() {
-            let frames = values.iter().skip(phase).step_by(self.step);
-            for (cell, value) in cells.iter_mut().skip(MARGIN).take(self.frames).zip(frames) {
-                *cell = *value;
+        let answered = frames / step;
+        let mut plane = Scratch::new(cells.len() / frames * step * (answered + 2 * MARGIN));
+        for (row, phases) in cells.chunks_exact(frames).zip(plane.chunks_exact_mut(step * (answered + 2 * MARGIN))) {
+            for (phase, line) in phases.chunks_exact_mut(answered + 2 * MARGIN).enumerate() {
+                let (before, others) = line.split_at_mut(MARGIN);
+                let (seen, after) = others.split_at_mut(answered);
+                before.fill(0.0);
+                if step == 1 {
+                    seen.copy_from_slice(row);
+                } else {
+                    for (cell, frame) in seen.iter_mut().zip(row.iter().skip(phase).step_by(step)) {
+                        *cell = *frame;
+                    }
+                }
+                after.fill(0.0);
             }
         }
+        Self { frames: answered, step, cells: plane }
     }
 
     /// Frames that are answered.
@@ -143,17 +139,15 @@ impl Bank {
         Self { places: plane_rows + 1 - rows, rows, taps, kernels }
     }
 
-    /// Filters that are computed, those that fill up the last ones included.
-    pub(crate) fn filters(&self) -> usize {
-        self.kernels.len() * FILTERS
-    }
-
-    /// For every filter and frame, the greatest product with what the filter sees at any place: `[filters][frames]`.
-    pub(crate) fn greatest(&self, instructions: Instructions, plane: &Plane, greatest: &mut [f32]) {
+    /// For every filter and frame, the greatest product with what the filter sees at any place: `[filters][frames]`,
+    /// with filters up to a multiple of [`FILTERS`].
+    pub(crate) fn greatest(&self, instructions: Instructions, plane: &Plane) -> Scratch {
+        let mut greatest = Scratch::new(self.kernels.len() * FILTERS * plane.frames);
         let parts = greatest.par_chunks_exact_mut(FILTERS * plane.frames);
         self.kernels.par_iter().zip(parts).for_each(|(kernel, greatest)| {
             instructions.run(Slide { bank: self, kernel, plane, greatest });
         });
+        greatest
     }
 }
 
@@ -237,8 +231,7 @@ mod tests {
                 let plane = Plane::of(&cells, FRAMES, step);
                 let bank = Bank::new(&kernels, shape, before, ROWS, step);
                 for instructions in Instructions::all() {
-                    let mut answers = vec![0.0; bank.filters() * FRAMES / step];
-                    bank.greatest(instructions, &plane, &mut answers);
+                    let answers = bank.greatest(instructions, &plane);
                     for (kernel, answers) in kernels.iter().zip(answers.chunks_exact(FRAMES / step)) {
                         assert_close(answers, &greatest(kernel, shape, before, &cells, step));
                     }

@@ -10,7 +10,7 @@ use std::f64::consts::TAU;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Bank, Instructions, Plane, load, slide::Taps, store};
+use super::{Bank, Instructions, Plane, Scratch, load, slide::Taps, store};
 
 /// Bands, and points of a transform. The radices of [`inverse`] are for this number.
 const POINTS: usize = 96;
@@ -28,7 +28,7 @@ pub(crate) struct SpectralBank {
     taps: Taps,
     /// For every [`FILTERS`] filters, by coefficient and tap: the transform of every kernel, real and imaginary.
     kernels: Vec<Vec<[[f32; 2]; FILTERS]>>,
-    turns: Turns,
+    turns: Box<Turns>,
 }
 
 /// `exp(2πi · index / POINTS)`, real and imaginary.
@@ -57,10 +57,8 @@ impl Spectrum {
     pub(crate) fn of(&self, instructions: Instructions, bands: &Plane) -> Plane {
         let frames = bands.frames();
         // Of a filter that has one place only, the greatest answer is the answer.
-        let mut rows = vec![0.0; self.transform.filters() * frames];
-        self.transform.greatest(instructions, bands, &mut rows);
-        rows.truncate(2 * COEFFICIENTS * frames);
-        Plane::of(&rows, frames, self.step)
+        let rows = self.transform.greatest(instructions, bands);
+        Plane::of(&rows[..2 * COEFFICIENTS * frames], frames, self.step)
     }
 }
 
@@ -87,24 +85,22 @@ impl SpectralBank {
                 .map(|(coefficient, tap)| of_filters(coefficient, tap))
                 .collect()
         });
-        let turns = std::array::from_fn(|index| {
+        let turns = Box::new(std::array::from_fn(|index| {
             let (sine, cosine) = (TAU * index as f64 / POINTS as f64).sin_cos();
             [cosine as f32, sine as f32]
-        });
+        }));
         Self { places: POINTS + 1 - rows, kernels: kernels.collect(), taps, turns }
     }
 
-    /// Filters that are computed, one that fills up the last ones included.
-    pub(crate) fn filters(&self) -> usize {
-        self.kernels.len() * FILTERS
-    }
-
-    /// For every filter and frame, the greatest product with what the filter sees at any place: `[filters][frames]`.
-    pub(crate) fn greatest(&self, instructions: Instructions, spectrum: &Plane, greatest: &mut [f32]) {
+    /// For every filter and frame, the greatest product with what the filter sees at any place: `[filters][frames]`,
+    /// with filters up to a multiple of [`FILTERS`].
+    pub(crate) fn greatest(&self, instructions: Instructions, spectrum: &Plane) -> Scratch {
+        let mut greatest = Scratch::new(self.kernels.len() * FILTERS * spectrum.frames());
         let parts = greatest.par_chunks_exact_mut(FILTERS * spectrum.frames());
         self.kernels.par_iter().zip(parts).for_each(|(kernel, greatest)| {
             instructions.run(Correlate { bank: self, kernel, spectrum, greatest });
         });
+        greatest
     }
 }
 
@@ -127,7 +123,7 @@ impl WithSimd for Correlate<'_> {
         let Self { bank, kernel, spectrum, greatest } = self;
         let frames = spectrum.frames();
         let zero = [simd.splat_f32s(0.0); 2];
-        let mut products = [[zero; COEFFICIENTS]; FILTERS];
+        let (mut products, mut spare) = ([[zero; COEFFICIENTS]; FILTERS], [[zero; HALF]; 2]);
         for first in (0..frames).step_by(S::F32_LANES) {
             let kernels = kernel.chunks_exact(bank.taps.order().len());
             for (coefficient, kernel) in kernels.take(COEFFICIENTS).enumerate() {
@@ -154,7 +150,7 @@ impl WithSimd for Correlate<'_> {
                 }
             }
             for (row, products) in greatest.chunks_exact_mut(frames).zip(&products) {
-                let best = greatest_of_inverse(simd, products, bank.places, &bank.turns);
+                let best = greatest_of_inverse(simd, products, bank.places, &bank.turns, &mut spare);
                 store::<S, 1>(&mut row[first..first + S::F32_LANES], [best]);
             }
         }
@@ -171,11 +167,11 @@ fn greatest_of_inverse<S: Simd>(
     coefficients: &[Complex<S>; COEFFICIENTS],
     places: usize,
     turns: &Turns,
+    [values, others]: &mut [[Complex<S>; HALF]; 2],
 ) -> S::f32s {
-    let (mut values, mut spare) = ([[simd.splat_f32s(0.0); 2]; HALF], [[simd.splat_f32s(0.0); 2]; HALF]);
-    pack(simd, coefficients, &mut values, turns);
-    pass4::<S, 1>(simd, &values, &mut spare, turns);
-    pass4::<S, 4>(simd, &spare, &mut values, turns);
+    pack(simd, coefficients, values, turns);
+    pass4::<S, 1>(simd, values, others, turns);
+    pass4::<S, 4>(simd, others, values, turns);
     let mut greatest = simd.splat_f32s(f32::NEG_INFINITY);
     let mut meet = |index: usize, [even, odd]: Complex<S>| {
         if 2 * index < places {
@@ -282,10 +278,8 @@ mod tests {
                 let (bank, spectrum) = (SpectralBank::new(&kernels, shape, before, step), Spectrum::new(step));
                 let frames = FRAMES / step;
                 for instructions in Instructions::all() {
-                    let mut expected = vec![0.0; sliding.filters() * frames];
-                    sliding.greatest(instructions, &plane(step), &mut expected);
-                    let mut answers = vec![0.0; bank.filters() * frames];
-                    bank.greatest(instructions, &spectrum.of(instructions, &plane(1)), &mut answers);
+                    let expected = sliding.greatest(instructions, &plane(step));
+                    let answers = bank.greatest(instructions, &spectrum.of(instructions, &plane(1)));
                     assert_close(&answers[..count * frames], &expected[..count * frames]);
                 }
             }

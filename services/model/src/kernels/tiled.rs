@@ -7,7 +7,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::{Activation, Instructions, Panels, ROWS, load, store};
+use super::{Activations, Instructions, Panels, ROWS, Scratch, load, store};
 
 /// Answers of a tile.
 const TILE: usize = 6;
@@ -25,7 +25,7 @@ pub(crate) enum TimeConvolution {
 impl TimeConvolution {
     /// The layer of `weight`, `[output][input][tap]`, or nothing for a kernel of another length. It is padded with zeros to
     /// the size of its input.
-    pub(crate) fn new(weight: &[f32], activations: Vec<Activation>) -> Option<Self> {
+    pub(crate) fn new(weight: &[f32], activations: Activations) -> Option<Self> {
         match weight.len() / (CHANNELS * CHANNELS) {
             3 => Some(Self::Three(Tiled::new(weight, &[0.5, 1.0, 2.0], activations))),
             7 => Some(Self::Seven(Tiled::new(weight, &[0.4, 0.75, 1.0, 4.0 / 3.0, 2.5], activations))),
@@ -34,7 +34,7 @@ impl TimeConvolution {
     }
 
     /// The activated answer to `input`, `[frames][channels]`, plus the input.
-    pub(crate) fn forward(&self, instructions: Instructions, input: &[f32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, instructions: Instructions, input: &[f32]) -> Scratch {
         match self {
             Self::Three(tiled) => tiled.forward(instructions, input),
             Self::Seven(tiled) => tiled.forward(instructions, input),
@@ -53,11 +53,11 @@ pub(crate) struct Tiled<const HALF: usize> {
     ends: [[f32; HALF]; 2],
     /// For every pair, the positive point's powers.
     powers: Vec<[f32; TILE]>,
-    activations: Vec<Activation>,
+    activations: Activations,
 }
 
 impl<const HALF: usize> Tiled<HALF> {
-    fn new(weight: &[f32], positive: &[f64], activations: Vec<Activation>) -> Self {
+    fn new(weight: &[f32], positive: &[f64], activations: Activations) -> Self {
         let taps = weight.len() / (CHANNELS * CHANNELS);
         debug_assert_eq!(2 * HALF, TILE + taps - 1);
         debug_assert_eq!(positive.len(), HALF - 1);
@@ -115,36 +115,24 @@ impl<const HALF: usize> Tiled<HALF> {
         }
     }
 
-    fn forward(&self, instructions: Instructions, input: &[f32]) -> Vec<f32> {
-        let frames = input.len() / CHANNELS;
-        let tiles = frames.div_ceil(TILE);
+    fn forward(&self, instructions: Instructions, input: &[f32]) -> Scratch {
+        let tiles = (input.len() / CHANNELS).div_ceil(TILE);
         let before = (self.taps - 1) / 2;
-        let mut padded = vec![0.0; (tiles * TILE + self.taps - 1) * CHANNELS];
-        padded[before * CHANNELS..][..input.len()].copy_from_slice(input);
-        // Every point has a plane `[tiles][channels]`.
+        let mut padded = Scratch::new((tiles * TILE + self.taps - 1) * CHANNELS);
+        let (start, end) = (before * CHANNELS, before * CHANNELS + input.len());
+        padded[..start].fill(0.0);
+        padded[start..end].copy_from_slice(input);
+        padded[end..].fill(0.0);
+        // Every point has a plane `[tiles][channels]`, whose last rows nobody looks at.
         let plane = tiles.next_multiple_of(ROWS) * CHANNELS;
-        let mut seen = vec![0.0; 2 * HALF * plane];
+        let (mut seen, mut products) = (Scratch::new(2 * HALF * plane), Scratch::new(2 * HALF * plane));
         instructions.run(See { layer: self, padded: &padded, tiles, plane, seen: &mut seen });
-        let mut products = vec![0.0; 2 * HALF * plane];
-        for ((kernel, seen), product) in
-            self.kernels.iter().zip(seen.chunks_exact(plane)).zip(products.chunks_exact_mut(plane))
-        {
+        let planes = seen.chunks_exact(plane).zip(products.chunks_exact_mut(plane));
+        for (kernel, (seen, product)) in self.kernels.iter().zip(planes) {
             kernel.product(instructions, seen, CHANNELS, product);
         }
-        let mut answers = vec![0.0; tiles * TILE * CHANNELS];
-        instructions.run(Answer { layer: self, products: &products, tiles, plane, answers: &mut answers });
-        answers.truncate(input.len());
-        instructions.run(
-            #[inline(always)]
-            || {
-                let inputs = input.as_chunks::<CHANNELS>().0;
-                for (answer, input) in answers.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(inputs) {
-                    for ((value, input), activation) in answer.iter_mut().zip(input).zip(&self.activations) {
-                        *value = activation.of(*value) + input;
-                    }
-                }
-            },
-        );
+        let mut answers = Scratch::new(input.len());
+        instructions.run(Answer { layer: self, products: &products, plane, input, answers: &mut answers });
         answers
     }
 }
@@ -189,12 +177,12 @@ impl<const HALF: usize> WithSimd for See<'_, HALF> {
     }
 }
 
-/// From the products of every point to the answers of a tile.
+/// From the products of every point to the activated answers, to which the input is added.
 struct Answer<'a, const HALF: usize> {
     layer: &'a Tiled<HALF>,
     products: &'a [f32],
-    tiles: usize,
     plane: usize,
+    input: &'a [f32],
     answers: &'a mut [f32],
 }
 
@@ -203,8 +191,10 @@ impl<const HALF: usize> WithSimd for Answer<'_, HALF> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { layer, products, tiles, plane, answers } = self;
-        for tile in 0..tiles {
+        let Self { layer, products, plane, input, answers } = self;
+        for (tile, (answers, input)) in
+            answers.chunks_mut(TILE * CHANNELS).zip(input.chunks(TILE * CHANNELS)).enumerate()
+        {
             for first in (0..CHANNELS).step_by(S::F32_LANES) {
                 let at = |point: usize| {
                     let start = point * plane + tile * CHANNELS + first;
@@ -221,9 +211,11 @@ impl<const HALF: usize> WithSimd for Answer<'_, HALF> {
                         *sum = simd.mul_add_e_f32s(simd.splat_f32s(*power), parts[index % 2], *sum);
                     }
                 }
-                for (frame, sum) in sums.into_iter().enumerate() {
-                    let start = (tile * TILE + frame) * CHANNELS + first;
-                    store::<S, 1>(&mut answers[start..start + S::F32_LANES], [sum]);
+                let rows = answers.chunks_exact_mut(CHANNELS).zip(input.chunks_exact(CHANNELS));
+                for ((answer, input), sum) in rows.zip(sums) {
+                    let [input] = load(simd, &input[first..]);
+                    let activated = layer.activations.of(simd, first, sum);
+                    store::<S, 1>(&mut answer[first..], [simd.add_f32s(activated, input)]);
                 }
             }
         }
@@ -243,7 +235,7 @@ fn combine<S: Simd, const HALF: usize>(simd: S, weights: &[f32; HALF], values: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::noise;
+    use crate::kernels::{Activation, tests::noise};
 
     #[test]
     fn answers_are_those_of_the_definition() {
@@ -252,7 +244,12 @@ mod tests {
             let activation =
                 |index: usize| Activation { sign: 1.0, bias: index as f32 / 64.0, scale: 0.5, shift: -0.1 };
             let activations: Vec<Activation> = (0..CHANNELS).map(activation).collect();
-            let layer = TimeConvolution::new(&weight, activations.clone()).unwrap();
+            let of_layer = Activations {
+                bias: activations.iter().map(|activation| activation.bias).collect(),
+                scale: vec![0.5; CHANNELS],
+                shift: vec![-0.1; CHANNELS],
+            };
+            let layer = TimeConvolution::new(&weight, of_layer).unwrap();
             for frames in [1, 6, 29] {
                 let input = noise(frames * CHANNELS, 2);
                 let product = |frame: usize, output: usize, tap: usize| -> f32 {
@@ -275,6 +272,7 @@ mod tests {
                 }
             }
         }
-        assert!(TimeConvolution::new(&noise(CHANNELS * CHANNELS * 5, 1), Vec::new()).is_none());
+        let no_activations = Activations { bias: Vec::new(), scale: Vec::new(), shift: Vec::new() };
+        assert!(TimeConvolution::new(&noise(CHANNELS * CHANNELS * 5, 1), no_activations).is_none());
     }
 }
