@@ -156,11 +156,19 @@ impl Chunker {
     fn chunk_from(&mut self, first_frame: u64) -> DbChunk<'_> {
         let oldest = (first_frame % CHUNK_FRAMES as u64) as usize;
         let (newer, older) = self.ring.split_at(oldest.min(self.ring.len()));
-        let loudest_db = self.ring.as_flattened().iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        for (band, row) in self.cells.chunks_exact_mut(CHUNK_FRAMES).enumerate() {
-            for (cell, frame) in row.iter_mut().zip(older.iter().chain(newer)) {
-                let level = frame.get(band).copied().unwrap_or(silence_db());
-                *cell = (level - loudest_db).max(FLOOR_DB);
+        let mut loudest = [f32::NEG_INFINITY; MEL_BANDS];
+        for frame in &self.ring {
+            for (loudest, level) in loudest.iter_mut().zip(frame) {
+                *loudest = loudest.max(*level);
+            }
+        }
+        let loudest_db = loudest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        for (band, row) in (0..MEL_BANDS).zip(self.cells.chunks_exact_mut(CHUNK_FRAMES)) {
+            let (of_older, of_newer) = row.split_at_mut(older.len());
+            for (cells, frames) in [(of_older, older), (of_newer, newer)] {
+                for (cell, frame) in cells.iter_mut().zip(frames) {
+                    *cell = (frame[band] - loudest_db).max(FLOOR_DB);
+                }
             }
         }
         let index = self.chunks;

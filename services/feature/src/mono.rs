@@ -5,30 +5,31 @@ const MAX_MAGNITUDE: f32 = 1e6;
 
 /// One sample, made safe: a value that is not finite, or absurd, counts as `damaged` and becomes silence.
 pub(crate) fn sanitize(sample: f32, damaged: &mut u64) -> f32 {
-    if sample.abs() <= MAX_MAGNITUDE {
-        sample
-    } else {
-        *damaged += 1;
-        0.0
-    }
+    *damaged += u64::from(!is_sound(sample));
+    if is_sound(sample) { sample } else { 0.0 }
+}
+
+fn is_sound(sample: f32) -> bool {
+    sample.abs() <= MAX_MAGNITUDE
 }
 
 /// Writes the mean over `planes`, one per channel, to `mono`. Returns the number of damaged samples.
 pub(crate) fn downmix(planes: &[Vec<f32>], mono: &mut Vec<f32>) -> u64 {
-    let mut damaged = 0;
     mono.clear();
-    if let Some((first, others)) = planes.split_first() {
-        mono.extend(first.iter().map(|&sample| sanitize(sample, &mut damaged)));
-        for plane in others {
-            for (sum, &sample) in mono.iter_mut().zip(plane) {
-                *sum += sanitize(sample, &mut damaged);
-            }
+    mono.resize(planes.first().map_or(0, Vec::len), 0.0);
+    let mut damaged = 0;
+    for plane in planes {
+        // Counted apart, so that the compiler finds vectors for both.
+        let unsound: u32 = plane.iter().map(|sample| u32::from(!is_sound(*sample))).sum();
+        damaged += u64::from(unsound);
+        for (sum, sample) in mono.iter_mut().zip(plane) {
+            *sum += if is_sound(*sample) { *sample } else { 0.0 };
         }
-        if !others.is_empty() {
-            let channels = planes.len() as f32;
-            for sum in mono {
-                *sum /= channels;
-            }
+    }
+    if planes.len() > 1 {
+        let channels = planes.len() as f32;
+        for sum in mono {
+            *sum /= channels;
         }
     }
     damaged

@@ -61,8 +61,8 @@ pub fn frame_seconds(index: u64) -> f64 {
 #[must_use]
 pub fn quantize(db: f32) -> u8 {
     let level = (db - FLOOR_DB) / -FLOOR_DB * QUANTIZATION_LEVELS;
-    // A float-to-integer cast saturates, which is the clamp of the contract.
-    level.floor() as u8
+    // A float-to-integer cast drops the fraction and saturates, which is the floor and the clamp of the contract.
+    level as u8
 }
 
 /// The middle of a byte's interval, in dB below the chunk's loudest cell. Inverse of [`quantize`] up to 0.16 dB.
