@@ -151,7 +151,7 @@ pub(crate) struct BatchFlags {
     /// Chunks in a batch at most
     #[arg(long, value_name = "N")]
     pub(crate) max_batch: Option<usize>,
-    /// How long an idle device waits for a batch to fill
+    /// How long an idle device waits for a batch to fill [default: 2ms on a GPU, 0s on the CPU]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) max_queue_delay: Option<Duration>,
 }

@@ -11,6 +11,8 @@ use crate::{InferenceError, batcher::BatchPolicy};
 const MAX_BATCH_LIMIT: usize = 1_024;
 /// The largest `max_queue_delay`: a longer one is a mistake of units.
 const MAX_QUEUE_DELAY_LIMIT: Duration = Duration::from_secs(1);
+/// How long an idle GPU waits for a batch to fill, unless it is configured.
+const GPU_DELAY: Duration = Duration::from_millis(2);
 /// The largest `queue_capacity`: 12 GiB of chunks.
 const QUEUE_CAPACITY_LIMIT: usize = 1 << 20;
 
@@ -28,10 +30,11 @@ pub struct InferenceConfig {
     pub devices: Vec<DeviceSpec>,
     /// Chunks in a batch at most. Default: 32. More raise a GPU's throughput, and everybody's latency.
     pub max_batch: usize,
-    /// How long an idle device waits for a batch to fill, from the arrival of its first chunk. Default: 2 ms. Zero runs
-    /// whatever waits at once.
+    /// How long an idle device waits for a batch to fill, from the arrival of its first chunk. Zero runs whatever waits at
+    /// once. Default: 2 ms if a device is a GPU; zero on the CPU, which takes no longer for its chunks one by one. What comes
+    /// while a device is busy makes a batch either way.
     #[serde(with = "humantime_serde")]
-    pub max_queue_delay: Duration,
+    pub max_queue_delay: Option<Duration>,
     /// Chunks that may wait for a device, 12 KiB each; a further one is refused with `OVERLOADED`. A stream that has as
     /// many in flight is not read until some are answered. Default: 1024.
     pub queue_capacity: usize,
@@ -44,7 +47,7 @@ impl Default for InferenceConfig {
             model: None,
             devices: vec![DeviceSpec::Cpu],
             max_batch: 32,
-            max_queue_delay: Duration::from_millis(2),
+            max_queue_delay: None,
             queue_capacity: 1_024,
         }
     }
@@ -67,10 +70,10 @@ impl InferenceConfig {
             self.max_batch.to_string(),
         )?;
         check(
-            self.max_queue_delay <= MAX_QUEUE_DELAY_LIMIT,
+            self.max_queue_delay() <= MAX_QUEUE_DELAY_LIMIT,
             "max_queue_delay",
             format!("at most {MAX_QUEUE_DELAY_LIMIT:?}"),
-            format!("{:?}", self.max_queue_delay),
+            format!("{:?}", self.max_queue_delay()),
         )?;
         check(
             (self.max_batch..=QUEUE_CAPACITY_LIMIT).contains(&self.queue_capacity),
@@ -89,10 +92,17 @@ impl InferenceConfig {
         Ok(())
     }
 
+    /// How long an idle device waits for a batch to fill: what was configured, or what suits the devices.
+    pub(crate) fn max_queue_delay(&self) -> Duration {
+        let of_devices =
+            if self.devices.iter().all(|device| *device == DeviceSpec::Cpu) { Duration::ZERO } else { GPU_DELAY };
+        self.max_queue_delay.unwrap_or(of_devices)
+    }
+
     pub(crate) fn batch_policy(&self) -> BatchPolicy {
         BatchPolicy {
             max_batch: self.max_batch,
-            max_queue_delay: self.max_queue_delay,
+            max_queue_delay: self.max_queue_delay(),
             queue_capacity: self.queue_capacity,
         }
     }
@@ -150,8 +160,21 @@ mod tests {
         InferenceConfig::default().validate().unwrap();
         assert_eq!(load::<InferenceConfig>(None, &[]).unwrap(), InferenceConfig::default());
         let flags = [("max_queue_delay", flag_value("5ms").unwrap())];
-        assert_eq!(load::<InferenceConfig>(None, &flags).unwrap().max_queue_delay, Duration::from_millis(5));
+        assert_eq!(load::<InferenceConfig>(None, &flags).unwrap().max_queue_delay(), Duration::from_millis(5));
         assert!(load::<InferenceConfig>(None, &[("max_batches", flag_value(8).unwrap())]).is_err());
+    }
+
+    #[test]
+    fn an_idle_gpu_waits_for_more_and_an_idle_cpu_does_not() {
+        let delay = |devices: &[DeviceSpec], max_queue_delay| {
+            InferenceConfig { devices: devices.to_vec(), max_queue_delay, ..InferenceConfig::default() }
+                .max_queue_delay()
+        };
+        let (cpu, gpu) = (DeviceSpec::Cpu, DeviceSpec::Cuda(0));
+        assert_eq!(delay(&[cpu], None), Duration::ZERO);
+        assert_eq!(delay(&[cpu, gpu], None), GPU_DELAY);
+        assert_eq!(delay(&[cpu], Some(GPU_DELAY * 2)), GPU_DELAY * 2);
+        assert_eq!(delay(&[gpu], Some(Duration::ZERO)), Duration::ZERO);
     }
 
     #[test]
@@ -164,7 +187,7 @@ mod tests {
                 "inference.queue_capacity: expected 32 (one batch) to 1048576 chunks, found 31",
             ),
             (
-                InferenceConfig { max_queue_delay: Duration::from_secs(2), ..default() },
+                InferenceConfig { max_queue_delay: Some(Duration::from_secs(2)), ..default() },
                 "inference.max_queue_delay: expected at most 1s, found 2s",
             ),
             (

@@ -74,7 +74,7 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
         device = %devices.join(","),
         threads = candle_core::utils::get_num_threads(),
         max_batch = config.max_batch,
-        max_queue_delay = ?config.max_queue_delay,
+        max_queue_delay = ?config.max_queue_delay(),
         "model ready"
     );
 

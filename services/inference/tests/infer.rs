@@ -153,7 +153,7 @@ async fn a_chunk_gets_the_same_probabilities_whatever_batch_it_lands_in() {
         let (_role, client, process) = started(InferenceConfig {
             model: Some(folder.path().to_owned()),
             max_batch,
-            max_queue_delay: Duration::from_millis(200),
+            max_queue_delay: Some(Duration::from_millis(200)),
             ..config()
         })
         .await;

@@ -57,6 +57,20 @@ pub(crate) fn all(setting: &Setting) -> Vec<Row> {
             ],
         },
     ];
+    for (name, chunks_in_flight, batch, raw_goal) in [("saturated", 256, 32, 0.95), ("idle", 1, 1, 0.0)] {
+        let (in_flight, batch) = (chunks_in_flight.to_string(), batch.to_string());
+        let batches = if chunks_in_flight == 1 { "1" } else { "8" };
+        rows.push(Row {
+            name: format!("batching-{name}"),
+            cores: 2,
+            unit: ("chunk", f64::from(chunks_in_flight)),
+            ours: ours(&[&"served", &model, &chunks, &in_flight]),
+            rivals: vec![
+                rival("the same with max_batch 1", ours(&[&"served", &model, &chunks, &in_flight, &"1"]), 1.0, None),
+                rival("forward passes alone", ours(&[&"forward", &model, &chunks, &batch, &batches]), raw_goal, None),
+            ],
+        });
+    }
     for cores in [1, 2] {
         for batch in [1, 8, 32] {
             let size = batch.to_string();

@@ -10,6 +10,7 @@ mod ours;
 mod race;
 mod report;
 mod rows;
+mod served;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -23,13 +23,29 @@ use symphonia::core::{
     meta::MetadataOptions,
 };
 
-use crate::contender::Greeting;
+use crate::{contender::Greeting, served::Served};
 
 /// What a contender of ours does.
 #[derive(Subcommand)]
 pub(crate) enum Work {
     /// Chunks to logits
-    Forward { model: PathBuf, chunks: PathBuf, batch: usize },
+    Forward {
+        model: PathBuf,
+        chunks: PathBuf,
+        batch: usize,
+        /// Batches of a round
+        #[arg(default_value_t = 1)]
+        batches: usize,
+    },
+    /// Chunks to probabilities by an inference role that is asked over the network
+    Served {
+        model: PathBuf,
+        chunks: PathBuf,
+        /// Chunks of a round, all in flight together
+        in_flight: usize,
+        /// The role's largest batch [default: its own]
+        max_batch: Option<usize>,
+    },
     /// Samples to chunks
     Mel { samples: PathBuf },
     /// The transforms that `mel` needs, and nothing else
@@ -45,14 +61,22 @@ pub(crate) enum Work {
 /// Does the work as often as standard input says: see `rivals/rival.py`.
 pub(crate) fn take_part(work: &Work) -> anyhow::Result<()> {
     match work {
-        Work::Forward { model, chunks, batch } => {
+        Work::Forward { model, chunks, batch, batches } => {
             let classifier = Classifier::load(&ModelFolder::open(Some(model))?, DeviceSpec::Cpu)?;
             let cells = std::fs::read(chunks)?;
             let batch: Vec<&[u8]> = cells.chunks_exact(CHUNK_CELLS).take(*batch).collect();
             serve(|| {
+                for _ in 1..*batches {
+                    black_box(classifier.logits(&batch)?);
+                }
                 let logits = classifier.logits(&batch)?;
                 Ok(logits.into_iter().flat_map(|logits| [logits.genres, vec![logits.music]].concat()).collect())
             })
+        }
+        Work::Served { model, chunks, in_flight, max_batch } => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let mut served = runtime.block_on(Served::start(model, chunks, *max_batch))?;
+            serve(|| runtime.block_on(served.ask(*in_flight)).map(|()| Vec::new()))
         }
         Work::Mel { samples } => {
             let samples = read_samples(samples)?;
