@@ -177,10 +177,11 @@ impl WithSimd for Levels<'_> {
 #[inline(always)]
 fn decibels(power: f32) -> f32 {
     const DECIBELS_PER_OCTAVE: f32 = 10.0 * LOG10_2;
+    const MANTISSA_BITS: u32 = f32::MANTISSA_DIGITS - 1;
     // From the square root of a half on, so that the rest is as near to 1 as can be.
     let offset = power.to_bits().wrapping_sub(FRAC_1_SQRT_2.to_bits());
-    let octaves = (offset as i32 >> f32::MANTISSA_DIGITS - 1) as f32;
-    let rest = f32::from_bits((offset & ((1 << (f32::MANTISSA_DIGITS - 1)) - 1)).wrapping_add(FRAC_1_SQRT_2.to_bits()));
+    let octaves = ((offset as i32) >> MANTISSA_BITS) as f32;
+    let rest = f32::from_bits((offset & ((1 << MANTISSA_BITS) - 1)).wrapping_add(FRAC_1_SQRT_2.to_bits()));
     let ratio = (rest - 1.0) / (rest + 1.0);
     let square = ratio * ratio;
     let series = 1.0 + square * (1.0 / 3.0 + square * (1.0 / 5.0 + square * (1.0 / 7.0 + square * (1.0 / 9.0))));
