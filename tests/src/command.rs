@@ -53,6 +53,8 @@ pub struct Answer {
     pub model: String,
     /// True if the answer was known already.
     pub cached: bool,
+    /// True if the rest of the track was not heard.
+    pub early: bool,
     /// What was wrong with the file.
     pub warnings: Vec<String>,
     /// Runs of chunks with one winner.

@@ -31,12 +31,13 @@ fn every_command_has_help() {
 fn wrong_usage_ends_with_2() {
     let clip = fixtures::formats().remove(0);
     let clip = clip.to_str().unwrap();
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 10] = [
         &[],
         &["classify"],
         &["sing"],
         &["classify", "--loud", clip],
         &["classify", "--top", "0", clip],
+        &["classify", "--early", "0.5", clip],
         &["classify", "--endpoint", "not a url", clip],
         &["classify", "-", "-"],
         &["features", clip],
@@ -65,6 +66,22 @@ fn a_card_for_one_file_and_a_line_for_each_of_several() {
     let lines: Vec<&str> = lines.stdout.lines().collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0].ends_with(name) && lines[1].ends_with(other), "{lines:?}");
+}
+
+#[test]
+fn a_long_track_is_not_heard_to_its_end_where_that_is_allowed() {
+    let clip = fs::read(fixtures::genres().remove(0)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let song = folder.path().join("song.mp3");
+    fs::write(&song, clip.repeat(40)).unwrap();
+    let classify = |early: &[&str]| {
+        let arguments = [&["classify", "--json", song.to_str().unwrap()], early].concat();
+        run(arguments).expect_code(0).answers().remove(0)
+    };
+    let (whole, early) = (classify(&[]), classify(&["--early", "0.05"]));
+    assert!(early.early && !whole.early);
+    assert_eq!(early.genre, whole.genre);
+    assert!(early.chunks * 2 < whole.chunks, "{} of {} chunks", early.chunks, whole.chunks);
 }
 
 #[test]

@@ -81,6 +81,10 @@ pub(crate) struct ClassifyArguments {
     /// Show the full card with the timeline for each of several files too
     #[arg(long, conflicts_with = "json")]
     pub(crate) long: bool,
+    /// Stop listening to a track when more of it could hardly change its genre: with a probability of at most this, for
+    /// example 0.05 [default: hear all of it]
+    #[arg(long, value_name = "ERROR_RATE", value_parser = error_rate)]
+    pub(crate) early: Option<f64>,
     /// Files to classify at a time [default: the number of cores]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
@@ -89,6 +93,11 @@ pub(crate) struct ClassifyArguments {
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) model: ModelFlags,
+}
+
+fn error_rate(text: &str) -> Result<f64, String> {
+    let expected = || "expected a number above 0 and below 0.5".to_owned();
+    text.parse().ok().filter(|rate| *rate > 0.0 && *rate < 0.5).ok_or_else(expected)
 }
 
 /// Which model, and on what.

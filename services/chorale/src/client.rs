@@ -90,11 +90,12 @@ fn code_name(reason: Reason) -> &'static str {
 pub(crate) struct Client {
     classifier: ClassifierServiceClient<Channel>,
     timeout: Duration,
+    early_error_rate: f64,
 }
 
 impl Client {
-    /// Connects to `endpoint`. A call takes at most `timeout`.
-    pub(crate) async fn connect(endpoint: &Target, timeout: Duration) -> anyhow::Result<Self> {
+    /// Connects to `endpoint`. A call takes at most `timeout`, and ends early as `early_error_rate` allows.
+    pub(crate) async fn connect(endpoint: &Target, timeout: Duration, early_error_rate: f64) -> anyhow::Result<Self> {
         let channel = Endpoint::from_shared(endpoint.to_string())?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -103,7 +104,7 @@ impl Client {
             .map_err(|error| {
                 anyhow::anyhow!("no server answers at {endpoint}; is `chorale up` running there? ({error})")
             })?;
-        Ok(Self { classifier: ClassifierServiceClient::new(channel), timeout })
+        Ok(Self { classifier: ClassifierServiceClient::new(channel), timeout, early_error_rate })
     }
 
     /// Classifies one track. `on_seconds` hears how many seconds of it have been classified so far.
@@ -139,7 +140,11 @@ impl Client {
         options: ClassifyOptions,
         on_seconds: &impl Fn(f64),
     ) -> Result<Verdict, ClientError> {
-        let options = ClassifyOptions { events: vec![EventKind::Progress.into()], ..options };
+        let options = ClassifyOptions {
+            events: vec![EventKind::Progress.into()],
+            early_error_rate: self.early_error_rate,
+            ..options
+        };
         let (requests, outgoing) = mpsc::channel(MESSAGES_AHEAD);
         // The channel is empty and its receiver is alive: this neither waits nor fails.
         let _ = requests.send(ClassifyStreamRequest { payload: Some(Payload::Options(options)) }).await;

@@ -26,9 +26,13 @@ fn styled(style: Style, text: impl std::fmt::Display) -> String {
 /// The verdict on one track, several lines: the `top` genres with their votes, and where in the track they were heard.
 pub(crate) fn card(name: &str, verdict: &Verdict, elapsed: Duration, top: usize) -> String {
     let mut text = String::new();
-    let cached = if verdict.cached { ", cached" } else { "" };
+    let how = match (verdict.cached, verdict.early) {
+        (true, _) => ", cached",
+        (false, true) => ", sure enough to stop here",
+        (false, false) => "",
+    };
     let facts = format!(
-        "{}, {} chunks, {:.2} s{cached}",
+        "{}, {} chunks, {:.2} s{how}",
         clock(verdict.duration_seconds),
         verdict.chunk_count,
         elapsed.as_secs_f64(),
@@ -201,6 +205,7 @@ struct VerdictLine<'a> {
     duration_seconds: f64,
     model: &'a str,
     cached: bool,
+    early: bool,
     warnings: Vec<&'a str>,
     segments: Vec<SegmentObject<'a>>,
 }
@@ -239,6 +244,7 @@ pub(crate) fn json_line(name: &str, verdict: &Verdict, top: usize) -> serde_json
         duration_seconds: verdict.duration_seconds,
         model: &verdict.model_version,
         cached: verdict.cached,
+        early: verdict.early,
         warnings: verdict.warnings.iter().map(|warning| warning.message.as_str()).collect(),
         segments: verdict
             .segments
@@ -330,7 +336,7 @@ song.mp3  0:08, 4 chunks, 0.42 s
             line.starts_with(r#"{"path":"song.mp3","genre":"jazz","confidence":0.75,"probabilities":{"jazz":0.75},"#)
         );
         assert!(line.contains(
-            r#""votes":{"jazz":3},"chunks":4,"duration_seconds":8.0,"model":"abc","cached":false,"warnings":[]"#
+            r#""votes":{"jazz":3},"chunks":4,"duration_seconds":8.0,"model":"abc","cached":false,"early":false,"warnings":[]"#
         ));
         let error = json_error_line("a", &ClientError::Missing("gone".to_owned())).unwrap();
         assert_eq!(error, r#"{"path":"a","error":{"code":"NOT_FOUND","message":"gone"}}"#);

@@ -5,7 +5,9 @@
 //!       │             │ lead, alone                                             │
 //!       └─ not known ─┴─▶ open a feature call ──▶ Accepted ──▶ hear ──▶ verdict ▼ answer
 //!                                                               │ an equal call lands first
-//!                                                               └───────────────▲
+//!                                                               ├───────────────▲
+//!                                                               │ settled early │
+//!                                                               └───────────────┘
 //! ```
 //!
 //! The deadline cuts through all of it: see [`Classification::run`].
@@ -93,6 +95,8 @@ enum Role {
 enum Outcome {
     /// To the end.
     Heard(Box<Summary>, Role),
+    /// As far as could matter.
+    Early,
     /// An equal call was quicker, or the answer was known.
     Known(Arc<Verdict>),
 }
@@ -169,6 +173,10 @@ impl<'a> Classification<'a> {
         self.accept(&model, true).await?;
         match self.hear(&mut upload, analysis, heard, role).await? {
             Outcome::Known(verdict) => Ok(cached(&verdict)),
+            Outcome::Early => {
+                self.context.metrics.early_verdicts.inc();
+                Ok(heard.early_verdict(self.began))
+            }
             Outcome::Heard(summary, role) => self.conclude(heard, *summary, role),
         }
     }
@@ -204,7 +212,12 @@ impl<'a> Classification<'a> {
                     let message = message.map_err(|status| analysis.broke_off(&status))?;
                     let message = message.ok_or_else(|| feature_bug("ended without a summary"))?;
                     match message.event {
-                        Some(analyze_response::Event::Chunk(chunk)) => self.hear_chunk(heard, chunk).await?,
+                        Some(analyze_response::Event::Chunk(chunk)) => {
+                            self.hear_chunk(heard, chunk).await?;
+                            if heard.tally.is_settled(self.options.early_error_rate) {
+                                return Ok(Outcome::Early);
+                            }
+                        }
                         Some(analyze_response::Event::Summary(found)) => summary = Some(found),
                         Some(analyze_response::Event::Envelope(_)) | None => {}
                     }

@@ -94,6 +94,11 @@ impl Heard {
         }
     }
 
+    /// The verdict over the chunks heard so far, which the rest could hardly change.
+    pub(crate) fn early_verdict(&self, began: Instant) -> Verdict {
+        Verdict { early: true, ..self.verdict(self.tally.seconds_heard(), self.timing(began)) }
+    }
+
     /// The verdict over the chunks heard so far; `None` if there are none.
     pub(crate) fn partial_verdict(&self, began: Instant) -> Option<Verdict> {
         if self.tally.chunks() == 0 {

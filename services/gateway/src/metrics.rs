@@ -69,6 +69,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) flights_shared: Counter,
     pub(crate) verdicts: Family<GenreLabels, Counter>,
     pub(crate) feature_retries: Counter,
+    pub(crate) early_verdicts: Counter,
 }
 
 impl GatewayMetrics {
@@ -80,6 +81,10 @@ impl GatewayMetrics {
             cache_failed_writes: counter("cache_failed_writes", "Verdicts that the result cache did not take"),
             flights_shared: counter("flights_shared", "Calls answered by an equal call that ran at the same time"),
             feature_retries: counter("feature_retries", "Feature calls that another replica was asked for"),
+            early_verdicts: counter(
+                "early_verdicts",
+                "Verdicts given before the end of the track, as the caller allowed",
+            ),
             calls: registry.add("calls", "Calls that ended, by RPC and code", Family::default()),
             call_seconds: registry.add("call_seconds", "Duration of calls, by RPC and code", latencies()),
             open_streams: registry.add("open_streams", "Calls that are being classified", Gauge::default()),

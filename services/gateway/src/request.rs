@@ -21,6 +21,8 @@ pub(crate) struct CheckedOptions {
     pub(crate) partial_at_deadline: bool,
     pub(crate) claimed_digest: Option<blake3::Hash>,
     pub(crate) bypass_cache: bool,
+    /// 0 hears the whole track.
+    pub(crate) early_error_rate: f64,
 }
 
 impl CheckedOptions {
@@ -56,6 +58,11 @@ impl CheckedOptions {
                 return Err(Failure::invalid("options.deadline_policy", message));
             }
         };
+        let early_error_rate = options.early_error_rate;
+        if !(0.0..0.5).contains(&early_error_rate) {
+            let message = format!("expected 0 to less than 0.5, found {early_error_rate}");
+            return Err(Failure::invalid("options.early_error_rate", message));
+        }
         let claimed_digest = match options.blake3_digest.as_ref() {
             [] => None,
             digest => Some(blake3::Hash::from_slice(digest).map_err(|_| {
@@ -77,6 +84,7 @@ impl CheckedOptions {
             partial_at_deadline,
             claimed_digest,
             bypass_cache: options.bypass_cache,
+            early_error_rate,
         })
     }
 }

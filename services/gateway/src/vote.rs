@@ -122,6 +122,11 @@ impl Tally {
         Ok(winner.map(|winner| self.label(winner)))
     }
 
+    /// Whether more chunks could hardly change the winner: see [`Votes::is_settled`].
+    pub(crate) fn is_settled(&self, error_rate: f64) -> bool {
+        self.votes.is_settled(error_rate)
+    }
+
     /// Chunks counted, silent ones included.
     pub(crate) fn chunks(&self) -> u32 {
         self.chunks

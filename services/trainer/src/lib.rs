@@ -67,7 +67,7 @@ pub use metrics::{GenreScores, Prediction, wilson_interval};
 pub use optimizer::{Adam, OptimizerOptions};
 pub use progress::Progress;
 pub use recipes::{train_ensemble, train_seed_cnn};
-pub use report::Report;
+pub use report::{EarlyVerdicts, Report};
 pub use room::Room;
 pub use schedule::{Decline, Schedule};
 pub use seed_cnn::SeedCnnLearner;

@@ -58,11 +58,22 @@ pub(crate) struct ScoredTrack {
 impl ScoredTrack {
     /// The track's probabilities, as the gateway's vote has them.
     pub(crate) fn probabilities(&self, temperature: f64) -> Vec<f32> {
+        self.early(temperature, 0.0).0
+    }
+
+    /// The track's probabilities after the chunks that a vote needs to be settled at `error_rate`, and how many those are:
+    /// all of them where it never is.
+    pub(crate) fn early(&self, temperature: f64, error_rate: f64) -> (Vec<f32>, usize) {
         let mut votes = Votes::new(self.logits.first().map_or(0, |logits| logits.genres.len()));
+        let mut heard = 0;
         for logits in &self.logits {
             votes.add(&logits.probabilities(temperature));
+            heard += 1;
+            if votes.is_settled(error_rate) {
+                break;
+            }
         }
-        votes.probabilities().iter().map(|probability| *probability as f32).collect()
+        (votes.probabilities().iter().map(|probability| *probability as f32).collect(), heard)
     }
 
     /// Chunks whose greatest logit is that of the track's genre.

@@ -45,6 +45,8 @@ pub struct Report {
     pub calibration_error_by_chance: f64,
     /// The same without bins, as the smooth calibration error has it.
     pub smooth_calibration_error: f64,
+    /// What verdicts that need not hear the whole track would save, and change.
+    pub early: EarlyVerdicts,
     /// Those bins, the least confident first.
     pub reliability: Vec<ReliabilityBin>,
     /// Scores by genre, in the order of the labels.
@@ -60,6 +62,37 @@ pub struct Report {
     /// How often the verdict is `unknown`, if that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<UnknownReport>,
+}
+
+/// Verdicts over as many chunks as settle the vote.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EarlyVerdicts {
+    /// How often they may be other ones than those over the whole track, if its evidence scatters as expected.
+    pub error_rate: f64,
+    /// The share of all chunks that were heard.
+    pub chunks_heard: f64,
+    /// The share of tracks whose genre is another one.
+    pub changed: f64,
+}
+
+/// The error rate at which reports measure early verdicts.
+const EARLY_ERROR_RATE: f64 = 0.05;
+
+impl EarlyVerdicts {
+    fn new(scored: &[ScoredTrack], temperature: f64) -> Self {
+        let (mut heard, mut chunks, mut changed) = (0, 0, 0);
+        for track in scored {
+            let (early, needed) = track.early(temperature, EARLY_ERROR_RATE);
+            heard += needed;
+            chunks += track.logits.len();
+            changed += usize::from(metrics::greatest(&early) != metrics::greatest(&track.probabilities(temperature)));
+        }
+        Self {
+            error_rate: EARLY_ERROR_RATE,
+            chunks_heard: heard as f64 / chunks as f64,
+            changed: changed as f64 / scored.len() as f64,
+        }
+    }
 }
 
 impl Report {
@@ -106,6 +139,7 @@ impl Report {
             expected_calibration_error: calibration::expected_calibration_error(&reliability),
             calibration_error_by_chance: calibration::calibration_error_by_chance(&reliability),
             smooth_calibration_error: calibration::smooth_calibration_error(&predictions),
+            early: EarlyVerdicts::new(scored, manifest.temperature),
             reliability,
             genres,
             confusion,
@@ -165,6 +199,12 @@ impl fmt::Display for Report {
             "  calibration     {error:5.1} %   expected error in 10 bins of confidence; {chance:.1} % by chance alone"
         )?;
         writeln!(f, "                  {smooth:5.1} %   the same without bins (smooth calibration error)")?;
+        let EarlyVerdicts { error_rate, chunks_heard, changed } = self.early;
+        let [rate, heard, changed] = [error_rate, chunks_heard, changed].map(|share| share * 100.0);
+        writeln!(
+            f,
+            "  early verdicts  {heard:5.1} %   of the chunks heard with an error rate of {rate:.0} %; {changed:.1} % of the genres change"
+        )?;
         writeln!(f)?;
 
         let width = self.genres.iter().map(|genre| genre.genre.chars().count()).max().unwrap_or(0).max("genre".len());
@@ -245,6 +285,7 @@ mod tests {
         assert_eq!(report.confusion, [[2, 1], [0, 0]]);
         assert_eq!(report.predictions[1].predicted, "classical");
         assert!((report.macro_f1 - 0.8).abs() < 1e-12, "a genre without tracks has no say");
+        assert_eq!((report.early.chunks_heard, report.early.changed), (1.0, 0.0), "two chunks settle nothing");
     }
 
     #[test]

@@ -147,6 +147,41 @@ async fn a_partial_verdict_comes_before_the_deadline() {
 }
 
 #[tokio::test]
+async fn an_early_verdict_ends_the_upload_and_is_not_kept() {
+    let feature = FakeFeature::start();
+    let cluster = Cluster::start(&[&feature], |_| {}).await;
+    let early = ClassifyOptions { early_error_rate: 0.05, ..ClassifyOptions::default() };
+    // The caller's side stays open: the verdict does not wait for its end.
+    let mut call = cluster.open(early.clone()).await;
+    call.accepted().await;
+    let rock = audio(&[2; 60]);
+    call.send_audio(&rock).await;
+    let Some(Event::Verdict(verdict)) = call.next().await.unwrap() else { panic!("expected a verdict") };
+    assert!(verdict.early && (5..60).contains(&verdict.chunk_count), "{} chunks", verdict.chunk_count);
+    assert_eq!(verdict.genre, "rock");
+    assert_eq!((verdict.blake3_digest, verdict.audio_format), (Bytes::new(), None));
+    assert_eq!(verdict.segments.last().unwrap().end_seconds, verdict.duration_seconds);
+    feature.wait_open(0).await;
+    cluster.wait_metric("chorale_gateway_early_verdicts_total", 1).await;
+
+    let doubtful = cluster.stream(early.clone(), &audio(&[2, 0].repeat(30))).await.unwrap();
+    assert!(!doubtful.early && doubtful.chunk_count == 60);
+    let unary = cluster.classify(early.clone(), &rock).await.unwrap();
+    assert!(unary.early && !unary.cached);
+    let whole = cluster.classify(ClassifyOptions::default(), &rock).await.unwrap();
+    assert!(!whole.cached && !whole.early, "an early verdict is never kept");
+    let known = cluster.classify(early, &rock).await.unwrap();
+    assert!(known.cached && !known.early && known.chunk_count == 60, "the whole is better than a part");
+
+    for wrong in [-0.1, 0.5, f64::NAN] {
+        let options = ClassifyOptions { early_error_rate: wrong, ..ClassifyOptions::default() };
+        let failure = cluster.classify(options, &rock).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::RequestInvalid);
+        assert!(failure.message.contains("less than 0.5"), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn a_caller_that_goes_away_ends_the_feature_call() {
     let feature = FakeFeature::start();
     let cluster = Cluster::start(&[&feature], |_| {}).await;
