@@ -6,6 +6,7 @@
 
 mod contender;
 mod entries;
+mod load;
 mod ours;
 mod race;
 mod report;
@@ -59,6 +60,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Load a server: its latency alone and under load, and the most that it takes
+    Load {
+        /// How to load what
+        #[command(flatten)]
+        load: load::LoadArguments,
+        /// The track that is classified
+        #[arg(long, value_name = "FILE", default_value = "tests/fixtures/genres/blues.mp3")]
+        audio: PathBuf,
+        /// Write the results as JSON too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Take part as a contender: what `tests/bench/rivals/rival.py` describes
     #[command(hide = true)]
     Contender {
@@ -70,8 +83,10 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Command::Contender { work }) = &arguments.command {
-        return ours::take_part(work);
+    match &arguments.command {
+        Some(Command::Contender { work }) => return ours::take_part(work),
+        Some(Command::Load { load, audio, json }) => return load::run(load, audio, json.as_deref()),
+        None => {}
     }
     let scratch = tempfile::tempdir()?;
     let setting = Setting {

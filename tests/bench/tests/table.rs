@@ -40,3 +40,25 @@ fn what_cannot_be_measured_is_said() {
     let (done, output) = bench(&["mel", "--own", "--audio", "nowhere.mp3"]);
     assert!(!done && output.contains("nowhere.mp3"), "{output}");
 }
+
+#[test]
+fn a_server_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("load.json");
+    let (done, output) =
+        bench(&["load", "--seconds", "1", "--streams", "4", "--shares", "20,40", "--json", json.to_str().unwrap()]);
+    assert!(done, "{output}");
+    assert!(output.contains("4 calls at a time") && output.contains(" 40 % of that"), "{output}");
+    let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert!(number(&result["most_per_second"]) > 0.0);
+    for load in result["loads"].as_array().unwrap() {
+        let latency = &load["latency"];
+        assert!(
+            number(&latency["p50"]) <= number(&latency["p99"]) && number(&latency["p99"]) <= number(&latency["most"])
+        );
+        assert_eq!(load["refused"], 0);
+    }
+    let (done, output) = bench(&["load", "--endpoint", "http://127.0.0.1:1"]);
+    assert!(!done && output.contains("http://127.0.0.1:1"), "{output}");
+}

@@ -1,4 +1,4 @@
-//! Convolutions over time with two fifths of the multiplications, and fewer: Toom and Cook's, transposed after Winograd.
+//! Convolutions over time with a third to a half of the multiplications: Toom and Cook's way, transposed after Winograd.
 //!
 //! A tile of [`TILE`] answers depends on as many inputs and the kernel's reach. Inputs and kernel are taken for polynomials
 //! and looked at in points; products of many channels become one product for each point. The points are zero, infinity, and
