@@ -5,8 +5,9 @@ use std::{fs::File, io, path::Path, time::Duration};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::BytesMut;
 use chorale_proto::v1::{
-    ClassifyOptions, ClassifyStreamRequest, EventKind, Verdict, classifier_service_client::ClassifierServiceClient,
-    classify_stream_request::Payload, classify_stream_response::Event,
+    ClassifyOptions, ClassifyStreamRequest, EventKind, Priority, Verdict,
+    classifier_service_client::ClassifierServiceClient, classify_stream_request::Payload,
+    classify_stream_response::Event,
 };
 use chorale_runtime::{
     failure::{Failure, Reason},
@@ -22,7 +23,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::paths::Track;
+use crate::{cli::ClassifyArguments, paths::Track};
 
 const MESSAGE_BYTES: usize = 64 * 1024;
 /// Messages read ahead of the network.
@@ -91,11 +92,12 @@ pub(crate) struct Client {
     classifier: ClassifierServiceClient<Channel>,
     timeout: Duration,
     early_error_rate: f64,
+    priority: Priority,
 }
 
 impl Client {
-    /// Connects to `endpoint`. A call takes at most `timeout`, and ends early as `early_error_rate` allows.
-    pub(crate) async fn connect(endpoint: &Target, timeout: Duration, early_error_rate: f64) -> anyhow::Result<Self> {
+    /// Connects to `endpoint`, to classify as `arguments` say.
+    pub(crate) async fn connect(endpoint: &Target, arguments: &ClassifyArguments) -> anyhow::Result<Self> {
         let channel = Endpoint::from_shared(endpoint.to_string())?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -104,7 +106,13 @@ impl Client {
             .map_err(|error| {
                 anyhow::anyhow!("no server answers at {endpoint}; is `chorale up` running there? ({error})")
             })?;
-        Ok(Self { classifier: ClassifierServiceClient::new(channel), timeout, early_error_rate })
+        let single = matches!(arguments.paths.as_slice(), [path] if !path.is_dir());
+        Ok(Self {
+            classifier: ClassifierServiceClient::new(channel),
+            timeout: arguments.timeout,
+            early_error_rate: arguments.early.unwrap_or_default(),
+            priority: if single { Priority::Interactive } else { Priority::Bulk },
+        })
     }
 
     /// Classifies one track. `on_seconds` hears how many seconds of it have been classified so far.
@@ -143,6 +151,7 @@ impl Client {
         let options = ClassifyOptions {
             events: vec![EventKind::Progress.into()],
             early_error_rate: self.early_error_rate,
+            priority: self.priority.into(),
             ..options
         };
         let (requests, outgoing) = mpsc::channel(MESSAGES_AHEAD);

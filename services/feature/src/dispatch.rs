@@ -23,7 +23,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use chorale_model::contract;
 use chorale_proto::v1::{
-    ChunkError, DescribeInferenceRequest, InferRequest, InferResponse, Model, Prediction, infer_response,
+    ChunkError, DescribeInferenceRequest, InferRequest, InferResponse, Model, Prediction, Priority, infer_response,
     inference_service_client::InferenceServiceClient,
 };
 use chorale_runtime::{
@@ -88,15 +88,20 @@ impl Dispatcher {
     /// # Errors
     /// `DEADLINE_EXCEEDED` at `deadline`; `OVERLOADED` or `DEPENDENCY_UNAVAILABLE` if every replica refused the chunk, or
     /// was away, for longer than the configuration allows; what the replica said if another one would say the same.
-    pub async fn classify(&self, mel: Bytes, deadline: Option<Instant>) -> Result<Prediction, Failure> {
-        let answer = self.answer(mel, deadline);
+    pub async fn classify(
+        &self,
+        mel: Bytes,
+        priority: Priority,
+        deadline: Option<Instant>,
+    ) -> Result<Prediction, Failure> {
+        let answer = self.answer(mel, priority, deadline);
         match deadline {
             Some(deadline) => timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(deadline_passed())),
             None => answer.await,
         }
     }
 
-    async fn answer(&self, mel: Bytes, deadline: Option<Instant>) -> Result<Prediction, Failure> {
+    async fn answer(&self, mel: Bytes, priority: Priority, deadline: Option<Instant>) -> Result<Prediction, Failure> {
         let Shared { replicas, config, metrics, .. } = &*self.shared;
         let began = Instant::now();
         let mut away_since = None;
@@ -106,7 +111,7 @@ impl Dispatcher {
             // Counted until after the pause: a replica that refuses at once must not look idle and draw more chunks.
             let replica = replicas.pick();
             let attempt = match &replica {
-                Some(replica) => self.attempt(replica, mel.clone(), deadline).await,
+                Some(replica) => self.attempt(replica, mel.clone(), priority, deadline).await,
                 None => Err(Setback::Away("none is known".to_owned())),
             };
             let retry_reason = match attempt {
@@ -140,14 +145,22 @@ impl Dispatcher {
         }
     }
 
-    async fn attempt(&self, replica: &Assigned, mel: Bytes, deadline: Option<Instant>) -> Result<Prediction, Setback> {
+    async fn attempt(
+        &self,
+        replica: &Assigned,
+        mel: Bytes,
+        priority: Priority,
+        deadline: Option<Instant>,
+    ) -> Result<Prediction, Setback> {
         let timeout_millis = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             None => 0,
             // 0 on the wire is no deadline at all.
             Some(left) => u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
         };
+        let feature_id = contract::feature_id().to_owned();
+        let request = InferRequest { tag: 0, mel, feature_id, timeout_millis, priority: priority.into() };
         let patience = self.shared.config.answer_patience;
-        let asked = self.link(replica.address()).ask(replica.channel(), mel, timeout_millis);
+        let asked = self.link(replica.address()).ask(replica.channel(), request);
         let outcome = timeout(patience, asked)
             .await
             .unwrap_or_else(|_| Err(Setback::Lost(format!("{} did not answer for {patience:?}", replica.address()))));
@@ -302,12 +315,12 @@ impl Link {
         Self { address, state: Mutex::new(state) }
     }
 
-    async fn ask(self: Arc<Self>, channel: Channel, mel: Bytes, timeout_millis: u32) -> Answer {
+    /// Sends `request`, with a tag of its own.
+    async fn ask(self: Arc<Self>, channel: Channel, request: InferRequest) -> Answer {
         let address = self.address;
         let (mut ticket, requests) = self.enter(channel)?;
-        let feature_id = contract::feature_id().to_owned();
         // If the stream has ended, the ticket's answer says so.
-        let _ = requests.send(InferRequest { tag: ticket.tag, mel, feature_id, timeout_millis }).await;
+        let _ = requests.send(InferRequest { tag: ticket.tag, ..request }).await;
         drop(requests);
         let answer = (&mut ticket.answer).await;
         answer.unwrap_or_else(|_| Err(Setback::Lost(format!("{address}: the stream was given up"))))

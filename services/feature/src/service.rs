@@ -200,7 +200,7 @@ impl Track<'_> {
         // To drop these is to abort: the decoder's thread ends when the upload or the events' receiver is gone.
         let upload = self.receive_audio(requests, audio);
         let decoding = decoding.unwrap_or_else(|_| Err(DecodeFailure::Panic)).map_err(|failure| self.explain(failure));
-        let results = self.send_results(known, options.want_mel);
+        let results = self.send_results(known, &options);
         let ((), summary, ()) = future::try_join3(upload, decoding, results).await?;
 
         self.respond(analyze_response::Event::Summary(summary_message(&summary))).await?;
@@ -225,9 +225,9 @@ impl Track<'_> {
         Ok(())
     }
 
-    async fn send_results(self, known: mpsc::Receiver<Known>, want_mel: bool) -> Result<(), Failure> {
+    async fn send_results(self, known: mpsc::Receiver<Known>, options: &AnalyzeOptions) -> Result<(), Failure> {
         let mut results =
-            ReceiverStream::new(known).map(|known| self.complete(known, want_mel)).buffered(self.service.window);
+            ReceiverStream::new(known).map(|known| self.complete(known, options)).buffered(self.service.window);
         while let Some(result) = results.next().await {
             self.respond(result?).await?;
         }
@@ -238,7 +238,7 @@ impl Track<'_> {
     fn complete(
         self,
         known: Known,
-        want_mel: bool,
+        options: &AnalyzeOptions,
     ) -> impl Future<Output = Result<analyze_response::Event, Failure>> + Send + use<> {
         let chunk = match known {
             Known::Envelope(envelope) => {
@@ -254,14 +254,14 @@ impl Track<'_> {
             end_seconds: chunk.end_seconds,
             silent: chunk.silent,
             prediction: None,
-            mel: if want_mel { chunk.cells.clone() } else { Bytes::new() },
+            mel: if options.want_mel { chunk.cells.clone() } else { Bytes::new() },
         };
         if chunk.silent {
             return Either::Left(future::ready(Ok(analyze_response::Event::Chunk(result))));
         }
-        let (dispatcher, deadline) = (self.service.dispatcher.clone(), self.deadline);
+        let (dispatcher, priority, deadline) = (self.service.dispatcher.clone(), options.priority(), self.deadline);
         // A task of its own: a caller that does not read must not keep a chunk from making way for those of others.
-        let classified = tokio::spawn(async move { dispatcher.classify(chunk.cells, deadline).await });
+        let classified = tokio::spawn(async move { dispatcher.classify(chunk.cells, priority, deadline).await });
         let classified = AbortOnDropHandle::new(classified);
         Either::Right(async move {
             let answered = classified.await;

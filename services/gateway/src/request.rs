@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use chorale_proto::v1::{
-    AnalyzeOptions, ClassifyOptions, ClassifyStreamRequest, DeadlinePolicy, EventKind, SampleFormat,
+    AnalyzeOptions, ClassifyOptions, ClassifyStreamRequest, DeadlinePolicy, EventKind, Priority, SampleFormat,
     classify_stream_request::Payload,
 };
 use chorale_runtime::failure::{Failure, Reason};
@@ -58,6 +58,10 @@ impl CheckedOptions {
                 return Err(Failure::invalid("options.deadline_policy", message));
             }
         };
+        if Priority::try_from(options.priority).is_err() {
+            let message = format!("expected a priority, found {}", options.priority);
+            return Err(Failure::invalid("options.priority", message));
+        }
         let early_error_rate = options.early_error_rate;
         if !(0.0..0.5).contains(&early_error_rate) {
             let message = format!("expected 0 to less than 0.5, found {early_error_rate}");
@@ -74,6 +78,7 @@ impl CheckedOptions {
             content_type: options.content_type,
             pcm: options.pcm,
             feature_id: feature_id.to_owned(),
+            priority: options.priority,
             ..AnalyzeOptions::default()
         };
         Ok(Self {
@@ -175,6 +180,10 @@ mod tests {
         assert_eq!(field_of(policy), "options.deadline_policy");
         let hint = ClassifyOptions { content_type: "x".repeat(256), ..ClassifyOptions::default() };
         assert_eq!(field_of(hint), "options.content_type");
+        let priority = ClassifyOptions { priority: 3, ..ClassifyOptions::default() };
+        assert_eq!(field_of(priority), "options.priority");
+        let rate = ClassifyOptions { early_error_rate: 0.5, ..ClassifyOptions::default() };
+        assert_eq!(field_of(rate), "options.early_error_rate");
     }
 
     #[test]
@@ -183,6 +192,8 @@ mod tests {
             CheckedOptions::new(ClassifyOptions { events: vec![0, 77, 1], ..ClassifyOptions::default() }, "f1");
         let options = options.unwrap();
         assert!(options.chunk_votes && !options.progress && !options.bypass_cache && !options.partial_at_deadline);
-        assert_eq!(options.claimed_digest, None);
+        assert_eq!((options.claimed_digest, options.early_error_rate), (None, 0.0));
+        let bulk = ClassifyOptions { priority: Priority::Bulk.into(), ..ClassifyOptions::default() };
+        assert_eq!(CheckedOptions::new(bulk, "f1").unwrap().analyze.priority(), Priority::Bulk);
     }
 }

@@ -14,9 +14,11 @@
 //! ```
 //!
 //! While every device is busy the oldest chunk's wait goes on, so that a worker that comes back takes what is there:
-//! chunks are held back only for a device that would be idle otherwise. Before any of this, chunks for which nobody
-//! waits any more are answered and leave the queue. New chunks are refused while the queue is full, or while no device
-//! serves.
+//! chunks are held back only for a device that would be idle otherwise. A batch takes the chunks whose turn is first: that of
+//! a bulk chunk is [`BULK_HANDICAP`] after it came, so that interactive ones go first and no chunk waits for ever. Before any
+//! of this, chunks for which nobody
+//! waits any more are answered and leave the queue. New chunks are refused while the queue is full, bulk ones already
+//! when [`BULK_SHARE`] of it is, or while no device serves.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +29,15 @@ use std::{
 use chorale_runtime::failure::{Failure, Reason};
 use tokio::sync::watch;
 
-use crate::{metrics::InferenceMetrics, waiting::WaitingChunk};
+use crate::{
+    metrics::InferenceMetrics,
+    waiting::{Urgency, WaitingChunk},
+};
+
+/// How much later than an interactive chunk a bulk chunk has its turn.
+const BULK_HANDICAP: Duration = Duration::from_secs(2);
+/// The share of the queue that may be taken when a bulk chunk comes.
+const BULK_SHARE: f64 = 0.75;
 
 /// The limits of the queue and of a batch, in chunks.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +91,9 @@ enum Step {
 #[derive(Debug, Default)]
 struct Queue {
     /// The oldest first.
-    waiting: VecDeque<WaitingChunk>,
+    interactive: VecDeque<WaitingChunk>,
+    /// The oldest first.
+    bulk: VecDeque<WaitingChunk>,
     /// No further chunk can come.
     closed: bool,
 }
@@ -89,11 +101,12 @@ struct Queue {
 impl Queue {
     fn next_step(&mut self, policy: &BatchPolicy, now: Instant) -> Step {
         self.answer_lapsed(now);
-        let Some(oldest) = self.waiting.front() else {
+        let fronts = self.interactive.front().into_iter().chain(self.bulk.front());
+        let Some(oldest) = fronts.map(WaitingChunk::received).min() else {
             return if self.closed { Step::End } else { Step::Wait };
         };
-        let release_at = oldest.received() + policy.max_queue_delay;
-        let release = if self.waiting.len() >= policy.max_batch {
+        let release_at = oldest + policy.max_queue_delay;
+        let release = if self.len() >= policy.max_batch {
             Release::Full
         } else if self.closed {
             Release::Drain
@@ -102,21 +115,35 @@ impl Queue {
         } else {
             return Step::WaitUntil(release_at);
         };
-        let size = self.waiting.len().min(policy.max_batch);
-        Step::Run(Batch { chunks: self.waiting.drain(..size).collect(), release })
+        let chunks = std::iter::from_fn(|| self.take_next()).take(policy.max_batch).collect();
+        Step::Run(Batch { chunks, release })
+    }
+
+    /// The chunk whose turn is first.
+    fn take_next(&mut self) -> Option<WaitingChunk> {
+        let bulk_first = match (self.interactive.front(), self.bulk.front()) {
+            (Some(interactive), Some(bulk)) => bulk.received() + BULK_HANDICAP < interactive.received(),
+            (interactive, _) => interactive.is_none(),
+        };
+        if bulk_first { self.bulk.pop_front() } else { self.interactive.pop_front() }
+    }
+
+    fn len(&self) -> usize {
+        self.interactive.len() + self.bulk.len()
     }
 
     fn answer_lapsed(&mut self, now: Instant) {
         // Looking at every chunk is cheap here: fewer than a batch wait while a worker is idle, and beyond that a look
         // is followed by a forward pass, or answers an overload.
-        if self.waiting.iter().all(|chunk| chunk.lapsed(now).is_none()) {
-            return;
-        }
-        let waiting = std::mem::take(&mut self.waiting);
-        for chunk in waiting {
-            match chunk.lapsed(now) {
-                Some(failure) => chunk.answer(Err(failure)),
-                None => self.waiting.push_back(chunk),
+        for lane in [&mut self.interactive, &mut self.bulk] {
+            if lane.iter().all(|chunk| chunk.lapsed(now).is_none()) {
+                continue;
+            }
+            for chunk in std::mem::take(lane) {
+                match chunk.lapsed(now) {
+                    Some(failure) => chunk.answer(Err(failure)),
+                    None => lane.push_back(chunk),
+                }
             }
         }
     }
@@ -127,15 +154,22 @@ impl Queue {
             chunk.answer(Err(no_device()));
             return false;
         }
-        if self.waiting.len() >= policy.queue_capacity {
+        let capacity = match chunk.urgency() {
+            Urgency::Interactive => policy.queue_capacity,
+            Urgency::Bulk => (policy.queue_capacity as f64 * BULK_SHARE) as usize,
+        };
+        if self.len() >= capacity {
             self.answer_lapsed(now);
         }
-        if self.waiting.len() >= policy.queue_capacity {
-            let message = format!("{} chunks wait for a device already", self.waiting.len());
+        if self.len() >= capacity {
+            let message = format!("{} chunks wait for a device already", self.len());
             chunk.answer(Err(Failure::new(Reason::Overloaded, message)));
             return false;
         }
-        self.waiting.push_back(chunk);
+        match chunk.urgency() {
+            Urgency::Interactive => self.interactive.push_back(chunk),
+            Urgency::Bulk => self.bulk.push_back(chunk),
+        }
         true
     }
 }
@@ -169,10 +203,10 @@ impl Batcher {
         loop {
             let now = Instant::now();
             let step = queue.next_step(&self.policy, now);
-            self.metrics.queue_depth(queue.waiting.len());
+            self.metrics.queue_depth(queue.len());
             queue = match step {
                 Step::Run(batch) => {
-                    if !queue.waiting.is_empty() {
+                    if queue.len() > 0 {
                         // The calls for these chunks may all have gone to this worker.
                         self.work.notify_one();
                     }
@@ -201,7 +235,7 @@ impl Batcher {
         let serving = *self.serving.borrow();
         self.metrics.devices_serving(serving);
         if serving == 0 {
-            for chunk in queue.waiting.drain(..) {
+            while let Some(chunk) = queue.take_next() {
                 chunk.answer(Err(no_device()));
             }
             self.metrics.queue_depth(0);
@@ -263,7 +297,7 @@ impl Intake {
         let mut queue = batcher.lock();
         let serving = *batcher.serving.borrow();
         if queue.admit(chunk, serving, &batcher.policy, Instant::now()) {
-            batcher.metrics.queue_depth(queue.waiting.len());
+            batcher.metrics.queue_depth(queue.len());
             batcher.work.notify_one();
         }
     }
@@ -303,7 +337,7 @@ mod tests {
         admit(&mut queue, &caller, 0..6, now);
         assert_eq!(taken(queue.next_step(&POLICY, now)), (vec![0, 1, 2, 3], Release::Full));
         assert!(matches!(queue.next_step(&POLICY, now), Step::WaitUntil(_)));
-        assert_eq!(queue.waiting.len(), 2);
+        assert_eq!(queue.len(), 2);
     }
 
     #[test]
@@ -374,7 +408,33 @@ mod tests {
         admit(&mut queue, &gone, 0..8, now);
         drop(gone);
         admit(&mut queue, &caller, 8..9, now);
-        assert_eq!(queue.waiting.len(), 1);
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn bulk_chunks_let_interactive_ones_go_first_but_not_for_ever() {
+        let (mut queue, caller, start) = (Queue::default(), Caller::new(), Instant::now());
+        for tag in 0..3 {
+            queue.admit(caller.bulk(tag, start), 1, &POLICY, start);
+        }
+        admit(&mut queue, &caller, 10..12, start + BULK_HANDICAP);
+        admit(&mut queue, &caller, 12..13, start + BULK_HANDICAP + MILLISECOND);
+        let now = start + BULK_HANDICAP + MILLISECOND;
+        // The last interactive chunk came when the first bulk ones had waited for long enough.
+        assert_eq!(taken(queue.next_step(&POLICY, now)), (vec![10, 11, 0, 1], Release::Full));
+        assert_eq!(taken(queue.next_step(&POLICY, now)), (vec![2, 12], Release::Delay));
+    }
+
+    #[test]
+    fn bulk_chunks_leave_room_in_the_queue_for_interactive_ones() {
+        let (mut queue, mut caller, now) = (Queue::default(), Caller::new(), Instant::now());
+        for tag in 0..7 {
+            queue.admit(caller.bulk(tag, now), 1, &POLICY, now);
+        }
+        assert_eq!(caller.answered(), Some((6, Some("OVERLOADED"))));
+        admit(&mut queue, &caller, 10..12, now);
+        assert_eq!((caller.answered(), queue.len()), (None, 8));
+        assert_eq!(taken(queue.next_step(&POLICY, now)), (vec![10, 11, 0, 1], Release::Full));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
 };
 
 use chorale_model::contract::CHUNK_CELLS;
-use chorale_proto::v1::{ChunkError, InferRequest, InferResponse, infer_response};
+use chorale_proto::v1::{ChunkError, InferRequest, InferResponse, Priority, infer_response};
 use chorale_runtime::failure::{Failure, Reason};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -29,7 +29,7 @@ use crate::{
     batcher::Intake,
     metrics::InferenceMetrics,
     service::InferenceService,
-    waiting::{Answer, Reply, WaitingChunk},
+    waiting::{Answer, Reply, Urgency, WaitingChunk},
 };
 
 /// The state of one call.
@@ -117,7 +117,11 @@ where
     /// If an answer could not be told from another one's.
     fn accept(&mut self, request: InferRequest) -> Result<(), Failure> {
         let received = Instant::now();
-        let InferRequest { tag, mel, feature_id, timeout_millis } = request;
+        let urgency = match request.priority() {
+            Priority::Unspecified | Priority::Interactive => Urgency::Interactive,
+            Priority::Bulk => Urgency::Bulk,
+        };
+        let InferRequest { tag, mel, feature_id, timeout_millis, .. } = request;
         if !self.in_flight.insert(tag) {
             return Err(Failure::invalid("tag", format!("tag {tag} is in flight on this stream already")));
         }
@@ -125,7 +129,7 @@ where
         let wrong = self.check(&feature_id, mel.len());
         let timeout = (timeout_millis > 0).then(|| Duration::from_millis(timeout_millis.into()));
         let reply = Reply::new(tag, self.answer_sender.clone(), Arc::clone(&self.metrics));
-        let chunk = WaitingChunk::new(mel, received, timeout, reply);
+        let chunk = WaitingChunk::new(mel, urgency, received, timeout, reply);
         match wrong {
             Some(failure) => chunk.answer(Err(failure)),
             None => self.intake.submit(chunk),
@@ -265,7 +269,7 @@ mod tests {
             tag,
             mel: Bytes::from(vec![0; CHUNK_CELLS]),
             feature_id: "feature".to_owned(),
-            timeout_millis: 0,
+            ..InferRequest::default()
         }
     }
 

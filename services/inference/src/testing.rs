@@ -14,7 +14,7 @@ use crate::{
     InferenceConfig,
     batcher::BatchPolicy,
     metrics::InferenceMetrics,
-    waiting::{Answer, Reply, WaitingChunk},
+    waiting::{Answer, Reply, Urgency, WaitingChunk},
 };
 
 pub(crate) const POLICY: BatchPolicy =
@@ -40,8 +40,17 @@ impl Caller {
 
     /// A chunk whose every cell is `tag`, received at `received`.
     pub(crate) fn chunk(&self, tag: u64, received: Instant, timeout: Option<Duration>) -> WaitingChunk {
+        self.chunk_of(Urgency::Interactive, tag, received, timeout)
+    }
+
+    /// The same for which nobody waits.
+    pub(crate) fn bulk(&self, tag: u64, received: Instant) -> WaitingChunk {
+        self.chunk_of(Urgency::Bulk, tag, received, None)
+    }
+
+    fn chunk_of(&self, urgency: Urgency, tag: u64, received: Instant, timeout: Option<Duration>) -> WaitingChunk {
         let reply = Reply::new(tag, self.sender.clone(), Arc::clone(&self.metrics));
-        WaitingChunk::new(Bytes::from(vec![tag as u8; CHUNK_CELLS]), received, timeout, reply)
+        WaitingChunk::new(Bytes::from(vec![tag as u8; CHUNK_CELLS]), urgency, received, timeout, reply)
     }
 
     /// The next answer that is there: its tag, and the name of the reason if it is a failure.

@@ -21,10 +21,18 @@ pub(crate) struct Answer {
     pub(crate) result: Result<Prediction, Failure>,
 }
 
+/// Whether somebody waits for a chunk's track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    Interactive,
+    Bulk,
+}
+
 /// A chunk that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct WaitingChunk {
     mel: Bytes,
+    urgency: Urgency,
     received: Instant,
     deadline: Option<Instant>,
     reply: Reply,
@@ -32,10 +40,21 @@ pub(crate) struct WaitingChunk {
 
 impl WaitingChunk {
     /// A chunk that was received at `received`, and whose caller waits until `timeout` after that, or for ever.
-    pub(crate) fn new(mel: Bytes, received: Instant, timeout: Option<Duration>, reply: Reply) -> Self {
+    pub(crate) fn new(
+        mel: Bytes,
+        urgency: Urgency,
+        received: Instant,
+        timeout: Option<Duration>,
+        reply: Reply,
+    ) -> Self {
         // A timeout beyond what the clock can hold is no timeout.
         let deadline = timeout.and_then(|timeout| received.checked_add(timeout));
-        Self { mel, received, deadline, reply }
+        Self { mel, urgency, received, deadline, reply }
+    }
+
+    /// Whether somebody waits for its track.
+    pub(crate) fn urgency(&self) -> Urgency {
+        self.urgency
     }
 
     /// The cells, row-major `[128 mel][96 frames]`.

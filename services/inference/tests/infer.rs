@@ -87,7 +87,7 @@ fn expected(model: &ModelFolder, seeds: u64) -> Vec<Vec<f32>> {
 }
 
 fn request(tag: u64, seed: u64) -> InferRequest {
-    InferRequest { tag, mel: chunk(seed), feature_id: feature_id().to_owned(), timeout_millis: 0 }
+    InferRequest { tag, mel: chunk(seed), feature_id: feature_id().to_owned(), ..InferRequest::default() }
 }
 
 async fn stream(client: &Client) -> (UnboundedSender<InferRequest>, Streaming<InferResponse>) {

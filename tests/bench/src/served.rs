@@ -53,7 +53,7 @@ impl Served {
             for (tag, mel) in chunks.iter().cycle().take(count).enumerate() {
                 let feature_id = feature_id().to_owned();
                 requests
-                    .send(InferRequest { tag: tag as u64, mel: mel.clone(), feature_id, timeout_millis: 0 })
+                    .send(InferRequest { tag: tag as u64, mel: mel.clone(), feature_id, ..InferRequest::default() })
                     .await?;
             }
             Ok::<_, anyhow::Error>(())

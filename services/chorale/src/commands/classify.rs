@@ -39,18 +39,13 @@ pub(crate) fn run(arguments: &ClassifyArguments) -> anyhow::Result<Exit> {
             telemetry::start(&config.log)?;
             return with_cluster(arguments, config).await;
         };
-        classify_all(arguments, &Client::connect(endpoint, arguments.timeout, early(arguments)).await?).await
+        classify_all(arguments, &Client::connect(endpoint, arguments).await?).await
     })
-}
-
-/// How often an early verdict may be wrong; 0 hears every track to its end.
-fn early(arguments: &ClassifyArguments) -> f64 {
-    arguments.early.unwrap_or_default()
 }
 
 async fn with_cluster(arguments: &ClassifyArguments, config: Config) -> anyhow::Result<Exit> {
     let cluster = Cluster::start_private(config, &Process::default()).await?;
-    let client = Client::connect(&cluster.endpoint(), arguments.timeout, early(arguments)).await?;
+    let client = Client::connect(&cluster.endpoint(), arguments).await?;
     let exit = classify_all(arguments, &client).await;
     drop(client);
     cluster.drain(&AT_ONCE).await;

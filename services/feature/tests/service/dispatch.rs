@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chorale_feature::{DispatchConfig, Dispatcher, FeatureMetrics};
 use chorale_model::contract::CHUNK_CELLS;
+use chorale_proto::v1::Priority;
 use chorale_runtime::{failure::Reason, metrics::Metrics, replicas::Replicas};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
@@ -32,8 +33,9 @@ fn chunk(number: usize) -> Bytes {
 
 /// Classifies `count` chunks at the same time; each must get its own answer.
 async fn classify_all(dispatcher: &Dispatcher, count: usize) {
-    let mut answers: FuturesUnordered<_> =
-        (0..count).map(|number| async move { (number, dispatcher.classify(chunk(number), None).await) }).collect();
+    let mut answers: FuturesUnordered<_> = (0..count)
+        .map(|number| async move { (number, dispatcher.classify(chunk(number), Priority::Interactive, None).await) })
+        .collect();
     let mut answered = 0;
     while let Some((number, prediction)) = answers.next().await {
         assert_eq!(prediction.unwrap().probabilities, [fingerprint(&chunk(number))], "chunk {number}");
@@ -51,6 +53,16 @@ async fn all_chunks_share_one_stream_a_replica_and_are_spread_evenly() {
         assert_eq!(fake.streams(), 1);
         assert!((80..=120).contains(&fake.asked()), "{} of 200", fake.asked());
     }
+}
+
+#[tokio::test]
+async fn a_chunk_travels_with_its_priority() {
+    let fake = FakeInference::obliging();
+    let (dispatcher, _) = dispatcher(&[&fake]).await;
+    for priority in [Priority::Bulk, Priority::Interactive, Priority::Unspecified] {
+        dispatcher.classify(chunk(0), priority, None).await.unwrap();
+    }
+    assert_eq!((fake.asked(), fake.bulk()), (3, 1));
 }
 
 #[tokio::test]
@@ -82,7 +94,7 @@ async fn a_draining_replica_answers_what_it_accepted_and_no_more() {
 async fn a_replica_that_comes_back_is_used_again() {
     let fake = FakeInference::start(|nth| if nth == 0 { Action::Drain } else { Action::Answer });
     let (dispatcher, _) = dispatcher(&[&fake]).await;
-    let failure = dispatcher.classify(chunk(0), None).await.unwrap_err();
+    let failure = dispatcher.classify(chunk(0), Priority::Interactive, None).await.unwrap_err();
     assert_eq!(failure.reason, Reason::DependencyUnavailable, "{failure}");
     fake.recover();
     classify_all(&dispatcher, 10).await;
@@ -99,7 +111,7 @@ async fn overload_is_waited_out_or_handed_on() {
 
     let busy = FakeInference::start(|_| Action::Refuse(Reason::Overloaded));
     let (dispatcher, _) = dispatcher(&[&busy]).await;
-    let failure = dispatcher.classify(chunk(0), None).await.unwrap_err();
+    let failure = dispatcher.classify(chunk(0), Priority::Interactive, None).await.unwrap_err();
     assert_eq!(failure.reason, Reason::Overloaded);
     assert!(failure.retry_after.is_some());
     assert!(busy.asked() < 20, "asked {} times: no pauses", busy.asked());
@@ -110,7 +122,7 @@ async fn what_every_replica_would_say_fails_at_once() {
     for reason in [Reason::FeatureMismatch, Reason::Internal, Reason::RequestInvalid] {
         let fake = FakeInference::start(move |_| Action::Refuse(reason));
         let (dispatcher, _) = dispatcher(&[&fake]).await;
-        assert_eq!(dispatcher.classify(chunk(0), None).await.unwrap_err().reason, reason);
+        assert_eq!(dispatcher.classify(chunk(0), Priority::Interactive, None).await.unwrap_err().reason, reason);
         assert_eq!(fake.asked(), 1);
     }
 }
@@ -119,7 +131,7 @@ async fn what_every_replica_would_say_fails_at_once() {
 async fn a_chunk_that_kills_replicas_does_not_kill_them_all() {
     let fakes: Vec<_> = (0..8).map(|_| FakeInference::start(|_| Action::Die)).collect();
     let (dispatcher, _) = dispatcher(&fakes.iter().collect::<Vec<_>>()).await;
-    let failure = dispatcher.classify(chunk(0), None).await.unwrap_err();
+    let failure = dispatcher.classify(chunk(0), Priority::Interactive, None).await.unwrap_err();
     assert_eq!(failure.reason, Reason::DependencyUnavailable, "{failure}");
     assert!(failure.message.contains("no answer in 5 attempts"), "{failure}");
     assert_eq!(fakes.iter().map(FakeInference::asked).sum::<u64>(), 5);
@@ -131,7 +143,7 @@ async fn nobody_there_is_told_within_the_patience() {
     gone.die();
     let (dispatcher, _) = dispatcher(&[&gone]).await;
     let began = Instant::now();
-    let failure = dispatcher.classify(chunk(0), None).await.unwrap_err();
+    let failure = dispatcher.classify(chunk(0), Priority::Interactive, None).await.unwrap_err();
     assert_eq!(failure.reason, Reason::DependencyUnavailable);
     assert!(failure.retry_after.is_some());
     assert!((Duration::from_millis(900)..Duration::from_secs(4)).contains(&began.elapsed()));
@@ -143,7 +155,7 @@ async fn a_deadline_ends_the_wait() {
     let silent = FakeInference::start(|_| Action::Ignore);
     let (dispatcher, _) = dispatcher(&[&silent]).await;
     let deadline = Instant::now() + Duration::from_millis(200);
-    let failure = dispatcher.classify(chunk(0), Some(deadline)).await.unwrap_err();
+    let failure = dispatcher.classify(chunk(0), Priority::Interactive, Some(deadline)).await.unwrap_err();
     assert_eq!(failure.reason, Reason::DeadlineExceeded);
     assert!(deadline.elapsed() < Duration::from_millis(200));
 }
@@ -153,7 +165,11 @@ async fn a_cancelled_chunk_leaves_its_stream_to_the_others() {
     let fake = FakeInference::start(|_| Action::AnswerAfter(Duration::from_millis(50)));
     let (dispatcher, _) = dispatcher(&[&fake]).await;
     for number in 0..10 {
-        let cancelled = tokio::time::timeout(Duration::from_millis(5), dispatcher.classify(chunk(number), None)).await;
+        let cancelled = tokio::time::timeout(
+            Duration::from_millis(5),
+            dispatcher.classify(chunk(number), Priority::Interactive, None),
+        )
+        .await;
         assert!(cancelled.is_err());
     }
     classify_all(&dispatcher, 10).await;

@@ -13,7 +13,7 @@ use std::{
 
 use chorale_proto::v1::{
     ChunkError, DescribeInferenceRequest, DescribeInferenceResponse, InferRequest, InferResponse, Model, Prediction,
-    infer_response,
+    Priority, infer_response,
     inference_service_server::{InferenceService, InferenceServiceServer},
 };
 use chorale_runtime::{
@@ -50,6 +50,7 @@ struct State {
     script: Box<Script>,
     feature_id: String,
     asked: AtomicU64,
+    bulk: AtomicU64,
     answered: AtomicU64,
     streams: AtomicUsize,
     draining: AtomicBool,
@@ -80,6 +81,7 @@ impl FakeInference {
             script: Box::new(script),
             feature_id: feature_id.to_owned(),
             asked: AtomicU64::new(0),
+            bulk: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -102,6 +104,11 @@ impl FakeInference {
     /// Chunks that came.
     pub(crate) fn asked(&self) -> u64 {
         self.state.asked.load(Ordering::SeqCst)
+    }
+
+    /// Chunks that came for tracks that nobody waits for.
+    pub(crate) fn bulk(&self) -> u64 {
+        self.state.bulk.load(Ordering::SeqCst)
     }
 
     /// Chunks that were answered with a prediction.
@@ -181,6 +188,7 @@ async fn serve(
     while let Ok(Some(request)) = requests.message().await {
         assert_eq!(request.mel.len(), chorale_model::contract::CHUNK_CELLS);
         let nth = state.asked.fetch_add(1, Ordering::SeqCst);
+        state.bulk.fetch_add(u64::from(request.priority() == Priority::Bulk), Ordering::SeqCst);
         let prediction = Prediction { probabilities: vec![fingerprint(&request.mel)], ..Prediction::default() };
         let respond = {
             let (state, responses, tag) = (Arc::clone(&state), responses.clone(), request.tag);
