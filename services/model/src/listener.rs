@@ -18,8 +18,8 @@ use crate::{
     filter_bank::Filter,
     front::part_filters,
     kernels::{
-        Activation, Activations, Bank, Instructions, InterpolatedConvolution, Interpolation, Loudness, Plane, Pool,
-        ROWS, Scratch, SpectralBank, Spectrum, TimeConvolution, dots,
+        Activation, Activations, Added, Bank, Instructions, Interpolation, Loudness, Plane, Pool, Scratch,
+        SpectralBank, Spectrum, TimeConvolution, dots,
     },
 };
 
@@ -68,16 +68,17 @@ struct Planes {
 
 /// What the members hear.
 struct Heard<'a> {
-    /// `[frames of the front end][channels]`
+    /// `[frames][channels]`, padded with zeros to what the layers want.
     channels: &'a [f32],
-    interpolation: &'a Interpolation,
-    /// Of the interpolated channels.
+    /// The greatest and mean values of the channels.
     pool: Pool,
 }
 
 struct Member {
     /// The layer that looks at the front end.
-    first: InterpolatedConvolution,
+    first: TimeConvolution,
+    /// What the channel that is 1 everywhere adds to it: `[frames][output]`.
+    ones: Vec<f32>,
     /// Layers that look at the one before them, to which they are added.
     others: Vec<TimeConvolution>,
     /// What normalises the pooled features: scale and shift.
@@ -141,10 +142,11 @@ impl Listener {
 
     /// The logits of a chunk of the feature contract, and the log-odds of being music, if the weights know.
     pub(crate) fn listen(&self, chunk: &[u8]) -> Vec<f32> {
-        let channels = self.hear(chunk);
-        let interpolated = self.interpolation.of(self.instructions, &channels, self.channels);
-        let pool = Pool::of(self.instructions, &interpolated, self.channels);
-        let heard = Heard { channels: &channels, interpolation: &self.interpolation, pool };
+        let padded = TimeConvolution::padded_channels(self.channels);
+        let channels = self.interpolation.of(self.instructions, &self.hear(chunk), padded);
+        let mut pool = Pool::of(self.instructions, &channels, padded);
+        pool.truncate(self.channels);
+        let heard = Heard { channels: &channels, pool };
         let answers: Vec<(Vec<f32>, Vec<f32>)> = (self.members.par_iter())
             .map(|member| {
                 let features = member.features(self.instructions, &heard);
@@ -165,7 +167,7 @@ impl Listener {
         mean
     }
 
-    /// What the front end makes of a chunk: `[heard][channels]`, with rows up to a multiple of [`ROWS`].
+    /// What the front end makes of a chunk: `[heard][channels]`, padded with zeros to what the layers want.
     fn hear(&self, chunk: &[u8]) -> Scratch {
         let decibels: Vec<f32> = chunk.iter().map(|cell| self.decibels[usize::from(*cell)]).collect();
         let mut bands = self.bands.mix(&decibels, CHUNK_FRAMES);
@@ -174,18 +176,18 @@ impl Listener {
             spectrum: self.spectrum.of(self.instructions, &Plane::of(&bands, CHUNK_FRAMES, 1)),
             bands: Plane::of(&bands, CHUNK_FRAMES, self.step),
         };
-        let (channels, heard) = (self.channels, self.heard);
+        let (heard, padded) = (self.heard, TimeConvolution::padded_channels(self.channels));
         let answers: Vec<Scratch> =
             self.parts.par_iter().map(|part| part.hear(self.instructions, &planes, heard)).collect();
-        let mut rows = Scratch::zeros(heard.next_multiple_of(ROWS) * channels);
+        let mut rows = Scratch::zeros(heard * padded);
         for (part, answers) in self.parts.iter().zip(answers) {
             for ((channel, _), values) in part.live.iter().zip(answers.chunks_exact(heard)) {
-                for (row, value) in rows.chunks_exact_mut(channels).zip(values) {
+                for (row, value) in rows.chunks_exact_mut(padded).zip(values) {
                     row[*channel] = *value;
                 }
             }
             for (channel, value) in &part.constant {
-                for row in rows.chunks_exact_mut(channels).take(heard) {
+                for row in rows.chunks_exact_mut(padded) {
                     row[*channel] = *value;
                 }
             }
@@ -245,13 +247,24 @@ impl Member {
         };
         let (taps, pooled) = (shape.middle.taps, pooled_features(channels));
         let first = array("mid.0.weight", &[MID_CHANNELS, channels + 1, 1, taps])?;
+        let unknown_taps =
+            || ModelError::Field { field: "taps", expected: "3 or 7".to_owned(), found: taps.to_string() };
         let others = (1..MID_LAYERS).map(|layer| {
             let weight = array(&format!("mid.{layer}.weight"), &[MID_CHANNELS, MID_CHANNELS, 1, taps])?;
-            let found = || ModelError::Field { field: "taps", expected: "3 or 7".to_owned(), found: taps.to_string() };
-            TimeConvolution::new(&weight, activations(layer)?).ok_or_else(found)
+            TimeConvolution::new(&weight, taps, activations(layer)?).ok_or_else(unknown_taps)
+        });
+        // The last channel is 1 everywhere, and 0 beyond the ends.
+        let outputs = first.chunks_exact((channels + 1) * taps);
+        let (of_channels, of_ones): (Vec<&[f32]>, Vec<&[f32]>) =
+            outputs.map(|output| output.split_at(channels * taps)).unzip();
+        let before = (taps - 1) / 2;
+        let ones = (0..shape.frames).flat_map(|frame| {
+            let inside = before.saturating_sub(frame)..taps.min(shape.frames + before - frame);
+            of_ones.iter().map(move |taps| taps[inside.clone()].iter().sum())
         });
         Ok(Self {
-            first: InterpolatedConvolution::new(&first, channels, shape.frames, activations(0)?),
+            first: TimeConvolution::new(&of_channels.concat(), taps, activations(0)?).ok_or_else(unknown_taps)?,
+            ones: ones.collect(),
             others: others.collect::<Result<_>>()?,
             pool: pair("pool", pooled)?,
             dense: Dense {
@@ -269,10 +282,10 @@ impl Member {
 
     /// The normalised pooled features.
     fn features(&self, instructions: Instructions, heard: &Heard<'_>) -> Vec<f32> {
-        let mut previous = self.first.forward(instructions, heard.interpolation, heard.channels);
+        let mut previous = self.first.forward(instructions, heard.channels, Added::Offset(&self.ones));
         let mut pools = vec![Pool::of(instructions, &previous, MID_CHANNELS)];
         for layer in &self.others {
-            previous = layer.forward(instructions, &previous);
+            previous = layer.forward(instructions, &previous, Added::Shortcut(&previous));
             pools.push(Pool::of(instructions, &previous, MID_CHANNELS));
         }
         let pools = || std::iter::once(&heard.pool).chain(&pools);

@@ -5,7 +5,7 @@
 //! answer is ever written.
 
 mod activation;
-mod interpolated;
+mod interpolation;
 mod loudness;
 mod pool;
 mod product;
@@ -18,14 +18,14 @@ use pulp::{Arch, Scalar128b, Simd, WithSimd};
 
 pub(crate) use self::{
     activation::{Activation, Activations},
-    interpolated::{InterpolatedConvolution, Interpolation},
+    interpolation::Interpolation,
     loudness::Loudness,
     pool::Pool,
     product::{Panels, ROWS, dots},
     scratch::Scratch,
     slide::{Bank, Plane},
     spectral::{SpectralBank, Spectrum},
-    tiled::TimeConvolution,
+    tiled::{Added, TimeConvolution},
 };
 
 /// Which vector instructions to use.

@@ -15,6 +15,12 @@ impl Pool {
     pub(crate) fn of(instructions: Instructions, values: &[f32], channels: usize) -> Self {
         instructions.run(PoolFrames { values, channels })
     }
+
+    /// Leaves out all but the first channels.
+    pub(crate) fn truncate(&mut self, channels: usize) {
+        self.greatest.truncate(channels);
+        self.mean.truncate(channels);
+    }
 }
 
 struct PoolFrames<'a> {

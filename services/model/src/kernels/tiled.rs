@@ -11,10 +11,21 @@ use super::{Activations, Instructions, Panels, ROWS, Scratch, load, store};
 
 /// Answers of a tile.
 const TILE: usize = 6;
-/// Channels in and out.
+/// Channels of an answer.
 const CHANNELS: usize = 64;
+/// Channels of an input are a multiple of this, with zeros: vectors of AVX-512.
+const LANES: usize = 16;
 
-/// A layer of [`CHANNELS`] channels in and out.
+/// What is added to a layer's answers, `[frames][output]` each.
+#[derive(Clone, Copy)]
+pub(crate) enum Added<'a> {
+    /// To the products, before the activation.
+    Offset(&'a [f32]),
+    /// To the activated answers.
+    Shortcut(&'a [f32]),
+}
+
+/// A layer of [`CHANNELS`] channels.
 pub(crate) enum TimeConvolution {
     /// With kernels of three taps.
     Three(Tiled<4>),
@@ -23,34 +34,42 @@ pub(crate) enum TimeConvolution {
 }
 
 impl TimeConvolution {
-    /// The layer of `weight`, `[output][input][tap]`, or nothing for a kernel of another length. It is padded with zeros to
+    /// The layer of `weight`, `[output][input][tap]`, or nothing for kernels of other lengths. It is padded with zeros to
     /// the size of its input.
-    pub(crate) fn new(weight: &[f32], activations: Activations) -> Option<Self> {
-        match weight.len() / (CHANNELS * CHANNELS) {
+    pub(crate) fn new(weight: &[f32], taps: usize, activations: Activations) -> Option<Self> {
+        match taps {
             3 => Some(Self::Three(Tiled::new(weight, &[0.5, 1.0, 2.0], activations))),
             7 => Some(Self::Seven(Tiled::new(weight, &[0.4, 0.75, 1.0, 4.0 / 3.0, 2.5], activations))),
             _ => None,
         }
     }
 
-    /// The activated answer to `input`, `[frames][channels]`, plus the input.
-    pub(crate) fn forward(&self, instructions: Instructions, input: &[f32]) -> Scratch {
+    /// The activated answer `[frames][output]` to `input`, `[frames][input]`, with as many channels as
+    /// [`padded_channels`](Self::padded_channels) says.
+    pub(crate) fn forward(&self, instructions: Instructions, input: &[f32], added: Added<'_>) -> Scratch {
         match self {
-            Self::Three(tiled) => tiled.forward(instructions, input),
-            Self::Seven(tiled) => tiled.forward(instructions, input),
+            Self::Three(tiled) => tiled.forward(instructions, input, added),
+            Self::Seven(tiled) => tiled.forward(instructions, input, added),
         }
+    }
+
+    /// Channels of an input with `channels` channels and the zeros after them.
+    pub(crate) const fn padded_channels(channels: usize) -> usize {
+        channels.next_multiple_of(LANES)
     }
 }
 
 /// The same for tiles with `2 · HALF` points.
 pub(crate) struct Tiled<const HALF: usize> {
     taps: usize,
+    /// Channels of an input, with those that pad it.
+    inputs: usize,
     /// Zero, then the pairs, positive before negative, then infinity: the kernels there, `[input][output]`.
     kernels: Vec<Panels>,
     /// For every pair, how its even part is made of inputs of even index, and its odd part of the others.
     pairs: Vec<[[f32; HALF]; 2]>,
-    /// The same for zero, which has an even part only, and infinity, which has an odd one.
-    ends: [[f32; HALF]; 2],
+    /// The same for zero, which has an even part only, and for infinity, which has an odd one.
+    ends: [f32; HALF],
     /// For every pair, the positive point's powers.
     powers: Vec<[f32; TILE]>,
     activations: Activations,
@@ -58,9 +77,16 @@ pub(crate) struct Tiled<const HALF: usize> {
 
 impl<const HALF: usize> Tiled<HALF> {
     fn new(weight: &[f32], positive: &[f64], activations: Activations) -> Self {
-        let taps = weight.len() / (CHANNELS * CHANNELS);
-        debug_assert_eq!(2 * HALF, TILE + taps - 1);
+        let taps = 2 * HALF + 1 - TILE;
         debug_assert_eq!(positive.len(), HALF - 1);
+        let channels = weight.len() / (CHANNELS * taps);
+        let inputs = TimeConvolution::padded_channels(channels);
+        let places = || (0..inputs).flat_map(|input| (0..CHANNELS).map(move |output| (input, output)));
+        // The taps from an input to an output; none from one that pads.
+        let kernel = |(input, output): (usize, usize)| {
+            let first = (output * channels + input) * taps;
+            weight.get(first..first + taps).filter(|_| input < channels).unwrap_or_default()
+        };
         // The polynomial in x² that is zero at the square of every point but those of `without`, lowest power first.
         let zeros = |without: Option<f64>| {
             let others = positive.iter().filter(|point| Some(**point) != without);
@@ -82,57 +108,54 @@ impl<const HALF: usize> Tiled<HALF> {
             [half(&others, 1, 1.0), half(&others, 0, *point)]
         });
         let at = |value: f64, share: f64| {
-            let cells: Vec<f32> = (0..CHANNELS)
-                .flat_map(|input| (0..CHANNELS).map(move |output| (output * CHANNELS + input) * taps))
-                .map(|first| {
-                    let kernel = weight[first..first + taps].iter().rev();
-                    (kernel.fold(0.0, |sum, tap| sum * value + f64::from(*tap)) * share) as f32
-                })
-                .collect();
-            Panels::new(&cells, CHANNELS)
+            let value_at = |place| {
+                let sum = kernel(place).iter().rev().fold(0.0, |sum, tap| sum * value + f64::from(*tap));
+                (sum * share) as f32
+            };
+            Panels::new(&places().map(value_at).collect::<Vec<f32>>(), CHANNELS)
         };
         let value_of =
             |polynomial: &[f64], square: f64| polynomial.iter().rev().fold(0.0, |sum, cell| sum * square + cell);
         let all = zeros(None);
-        let mut kernels = vec![at(0.0, 1.0 / value_of(&all, 0.0))];
+        let mut at_points = vec![at(0.0, 1.0 / value_of(&all, 0.0))];
         for point in positive {
             // The value of the polynomial above at the point itself.
             let own = 2.0 * point * point * value_of(&zeros(Some(*point)), point * point);
-            kernels.extend([at(*point, 1.0 / own), at(-point, 1.0 / own)]);
+            at_points.extend([at(*point, 1.0 / own), at(-point, 1.0 / own)]);
         }
-        let last: Vec<f32> = (0..CHANNELS)
-            .flat_map(|input| (0..CHANNELS).map(move |output| (output * CHANNELS + input) * taps + taps - 1))
-            .map(|index| weight[index])
-            .collect();
-        kernels.push(Panels::new(&last, CHANNELS));
+        let last_tap = |place| kernel(place).last().copied().unwrap_or_default();
+        at_points.push(Panels::new(&places().map(last_tap).collect::<Vec<f32>>(), CHANNELS));
         Self {
             taps,
-            kernels,
+            inputs,
+            kernels: at_points,
             pairs: pairs.collect(),
-            ends: [half(&all, 0, 1.0), half(&all, 0, 1.0)],
+            ends: half(&all, 0, 1.0),
             powers: positive.iter().map(|point| std::array::from_fn(|power| point.powi(power as i32) as f32)).collect(),
             activations,
         }
     }
 
-    fn forward(&self, instructions: Instructions, input: &[f32]) -> Scratch {
-        let tiles = (input.len() / CHANNELS).div_ceil(TILE);
-        let before = (self.taps - 1) / 2;
-        let mut padded = Scratch::new((tiles * TILE + self.taps - 1) * CHANNELS);
-        let (start, end) = (before * CHANNELS, before * CHANNELS + input.len());
+    fn forward(&self, instructions: Instructions, input: &[f32], added: Added<'_>) -> Scratch {
+        let frames = input.len() / self.inputs;
+        let tiles = frames.div_ceil(TILE);
+        let mut padded = Scratch::new((tiles * TILE + self.taps - 1) * self.inputs);
+        let start = (self.taps - 1) / 2 * self.inputs;
+        let end = start + input.len();
         padded[..start].fill(0.0);
         padded[start..end].copy_from_slice(input);
         padded[end..].fill(0.0);
         // Every point has a plane `[tiles][channels]`, whose last rows nobody looks at.
-        let plane = tiles.next_multiple_of(ROWS) * CHANNELS;
-        let (mut seen, mut products) = (Scratch::new(2 * HALF * plane), Scratch::new(2 * HALF * plane));
-        instructions.run(See { layer: self, padded: &padded, tiles, plane, seen: &mut seen });
-        let planes = seen.chunks_exact(plane).zip(products.chunks_exact_mut(plane));
+        let rows = tiles.next_multiple_of(ROWS);
+        let mut seen = Scratch::new(2 * HALF * rows * self.inputs);
+        instructions.run(See { layer: self, padded: &padded, rows, seen: &mut seen });
+        let mut products = Scratch::new(2 * HALF * rows * CHANNELS);
+        let planes = seen.chunks_exact(rows * self.inputs).zip(products.chunks_exact_mut(rows * CHANNELS));
         for (kernel, (seen, product)) in self.kernels.iter().zip(planes) {
-            kernel.product(instructions, seen, CHANNELS, product);
+            kernel.product(instructions, seen, self.inputs, product);
         }
-        let mut answers = Scratch::new(input.len());
-        instructions.run(Answer { layer: self, products: &products, plane, input, answers: &mut answers });
+        let mut answers = Scratch::new(frames * CHANNELS);
+        instructions.run(Answer { layer: self, products: &products, rows, added, answers: &mut answers });
         answers
     }
 }
@@ -141,8 +164,8 @@ impl<const HALF: usize> Tiled<HALF> {
 struct See<'a, const HALF: usize> {
     layer: &'a Tiled<HALF>,
     padded: &'a [f32],
-    tiles: usize,
-    plane: usize,
+    rows: usize,
+    /// `[point][rows][inputs]`
     seen: &'a mut [f32],
 }
 
@@ -151,38 +174,40 @@ impl<const HALF: usize> WithSimd for See<'_, HALF> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { layer, padded, tiles, plane, seen } = self;
-        for tile in 0..tiles {
-            for first in (0..CHANNELS).step_by(S::F32_LANES) {
+        let Self { layer, padded, rows, seen } = self;
+        let inputs = layer.inputs;
+        let last = padded.len() / inputs + 1 - 2 * HALF;
+        for (tile, frame) in (0..last).step_by(TILE).enumerate() {
+            for first in (0..inputs).step_by(S::F32_LANES) {
                 let (mut even, mut odd) = ([simd.splat_f32s(0.0); HALF], [simd.splat_f32s(0.0); HALF]);
                 for index in 0..HALF {
-                    let start = (tile * TILE + 2 * index) * CHANNELS + first;
+                    let start = (frame + 2 * index) * inputs + first;
                     [even[index]] = load(simd, &padded[start..start + S::F32_LANES]);
-                    [odd[index]] = load(simd, &padded[start + CHANNELS..start + CHANNELS + S::F32_LANES]);
+                    [odd[index]] = load(simd, &padded[start + inputs..start + inputs + S::F32_LANES]);
                 }
                 let mut put = |point: usize, value: S::f32s| {
-                    let start = point * plane + tile * CHANNELS + first;
+                    let start = (point * rows + tile) * inputs + first;
                     store::<S, 1>(&mut seen[start..start + S::F32_LANES], [value]);
                 };
-                let [zero, infinity] = &layer.ends;
-                put(0, combine(simd, zero, &even));
+                put(0, combine(simd, &layer.ends, &even));
                 for (pair, [of_even, of_odd]) in layer.pairs.iter().enumerate() {
                     let (even, odd) = (combine(simd, of_even, &even), combine(simd, of_odd, &odd));
                     put(2 * pair + 1, simd.add_f32s(even, odd));
                     put(2 * pair + 2, simd.sub_f32s(even, odd));
                 }
-                put(2 * HALF - 1, combine(simd, infinity, &odd));
+                put(2 * HALF - 1, combine(simd, &layer.ends, &odd));
             }
         }
     }
 }
 
-/// From the products of every point to the activated answers, to which the input is added.
+/// From the products of every point to the activated answers.
 struct Answer<'a, const HALF: usize> {
     layer: &'a Tiled<HALF>,
+    /// `[point][rows][output]`
     products: &'a [f32],
-    plane: usize,
-    input: &'a [f32],
+    rows: usize,
+    added: Added<'a>,
     answers: &'a mut [f32],
 }
 
@@ -191,13 +216,13 @@ impl<const HALF: usize> WithSimd for Answer<'_, HALF> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { layer, products, plane, input, answers } = self;
-        for (tile, (answers, input)) in
-            answers.chunks_mut(TILE * CHANNELS).zip(input.chunks(TILE * CHANNELS)).enumerate()
-        {
+        let Self { layer, products, rows, added, answers } = self;
+        let (Added::Offset(terms) | Added::Shortcut(terms)) = added;
+        let tiles = answers.chunks_mut(TILE * CHANNELS).zip(terms.chunks(TILE * CHANNELS));
+        for (tile, (answers, terms)) in tiles.enumerate() {
             for first in (0..CHANNELS).step_by(S::F32_LANES) {
                 let at = |point: usize| {
-                    let start = point * plane + tile * CHANNELS + first;
+                    let start = (point * rows + tile) * CHANNELS + first;
                     let [value] = load(simd, &products[start..start + S::F32_LANES]);
                     value
                 };
@@ -211,11 +236,15 @@ impl<const HALF: usize> WithSimd for Answer<'_, HALF> {
                         *sum = simd.mul_add_e_f32s(simd.splat_f32s(*power), parts[index % 2], *sum);
                     }
                 }
-                let rows = answers.chunks_exact_mut(CHANNELS).zip(input.chunks_exact(CHANNELS));
-                for ((answer, input), sum) in rows.zip(sums) {
-                    let [input] = load(simd, &input[first..]);
-                    let activated = layer.activations.of(simd, first, sum);
-                    store::<S, 1>(&mut answer[first..], [simd.add_f32s(activated, input)]);
+                let frames = answers.chunks_exact_mut(CHANNELS).zip(terms.chunks_exact(CHANNELS));
+                for ((answer, term), sum) in frames.zip(sums) {
+                    let [term] = load(simd, &term[first..]);
+                    let activated = |value| layer.activations.of(simd, first, value);
+                    let value = match added {
+                        Added::Offset(_) => activated(simd.add_f32s(sum, term)),
+                        Added::Shortcut(_) => simd.add_f32s(activated(sum), term),
+                    };
+                    store::<S, 1>(&mut answer[first..], [value]);
                 }
             }
         }
@@ -239,8 +268,8 @@ mod tests {
 
     #[test]
     fn answers_are_those_of_the_definition() {
-        for taps in [3, 7] {
-            let weight = noise(CHANNELS * CHANNELS * taps, 1);
+        for (taps, channels) in [(3, 64), (7, 64), (3, 5), (7, 40)] {
+            let weight = noise(CHANNELS * channels * taps, 1);
             let activation =
                 |index: usize| Activation { sign: 1.0, bias: index as f32 / 64.0, scale: 0.5, shift: -0.1 };
             let activations: Vec<Activation> = (0..CHANNELS).map(activation).collect();
@@ -249,30 +278,37 @@ mod tests {
                 scale: vec![0.5; CHANNELS],
                 shift: vec![-0.1; CHANNELS],
             };
-            let layer = TimeConvolution::new(&weight, of_layer).unwrap();
+            let layer = TimeConvolution::new(&weight, taps, of_layer).unwrap();
+            let padded = TimeConvolution::padded_channels(channels);
             for frames in [1, 6, 29] {
-                let input = noise(frames * CHANNELS, 2);
+                let mut input = noise(frames * padded, 2);
+                for row in input.chunks_exact_mut(padded) {
+                    row[channels..].fill(0.0);
+                }
+                let terms = noise(frames * CHANNELS, 3);
                 let product = |frame: usize, output: usize, tap: usize| -> f32 {
                     let Some(seen) = (frame + tap).checked_sub((taps - 1) / 2).filter(|seen| *seen < frames) else {
                         return 0.0;
                     };
-                    let kernels = weight[output * CHANNELS * taps..].chunks_exact(taps);
-                    let cells = &input[seen * CHANNELS..][..CHANNELS];
+                    let kernels = weight[output * channels * taps..].chunks_exact(taps).take(channels);
+                    let cells = &input[seen * padded..][..channels];
                     cells.iter().zip(kernels).map(|(cell, kernel)| cell * kernel[tap]).sum()
                 };
                 for instructions in Instructions::all() {
-                    let answers = layer.forward(instructions, &input);
-                    assert_eq!(answers.len(), input.len());
-                    for (index, answer) in answers.iter().enumerate() {
+                    let [offset, shortcut] = [Added::Offset(&terms), Added::Shortcut(&terms)]
+                        .map(|added| layer.forward(instructions, &input, added));
+                    assert_eq!((offset.len(), shortcut.len()), (terms.len(), terms.len()));
+                    for (index, term) in terms.iter().enumerate() {
                         let (frame, output) = (index / CHANNELS, index % CHANNELS);
-                        let sum = (0..taps).map(|tap| product(frame, output, tap)).sum();
-                        let expected = activations[output].of(sum) + input[index];
-                        assert!((answer - expected).abs() < 2e-4, "{taps} taps, {index}: {answer} {expected}");
+                        let sum = (0..taps).map(|tap| product(frame, output, tap)).sum::<f32>();
+                        let near = |answer: f32, expected: f32| (answer - expected).abs() < 2e-4;
+                        assert!(near(offset[index], activations[output].of(sum + term)), "{taps} taps, {index}");
+                        assert!(near(shortcut[index], activations[output].of(sum) + term), "{taps} taps, {index}");
                     }
                 }
             }
         }
         let no_activations = Activations { bias: Vec::new(), scale: Vec::new(), shift: Vec::new() };
-        assert!(TimeConvolution::new(&noise(CHANNELS * CHANNELS * 5, 1), no_activations).is_none());
+        assert!(TimeConvolution::new(&noise(CHANNELS * CHANNELS * 5, 1), 5, no_activations).is_none());
     }
 }
