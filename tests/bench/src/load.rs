@@ -4,13 +4,17 @@
 //! Arrivals are random (Poisson) and do not wait for answers, and a call's time begins when it should have: a server that
 //! falls behind is charged for all who wait (no coordinated omission).
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use bytes::Bytes;
 use chorale_proto::v1::ClassifyOptions;
 use chorale_tests::{Client, Server};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::future::join_all;
 use hdrhistogram::Histogram;
 use rand::RngExt;
@@ -19,10 +23,14 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tonic::{Status, transport::Endpoint};
+use tonic::{Code, transport::Endpoint};
+
+use crate::triton::{Triton, TritonClient};
 
 /// Connections that callers share.
 const CONNECTIONS: usize = 8;
+/// How long new calls begin before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// Calls for the latency without load.
 const IDLE_CALLS: usize = 30;
 
@@ -38,14 +46,31 @@ pub(crate) struct LoadArguments {
     /// How long each load lasts, in seconds
     #[arg(long, default_value_t = 10, value_name = "S")]
     seconds: u64,
+    /// Load a rival as well, and compare
+    #[arg(long, value_enum, requires = "python")]
+    beside: Option<Beside>,
+    /// The Python that has the rival
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// The model folder that the rival serves
+    #[arg(long, value_name = "DIR", default_value = "deploy/models/default")]
+    model: PathBuf,
     /// Loads to try, in percent of the most that the server took
     #[arg(long, value_delimiter = ',', default_values_t = [10, 30, 50, 70, 85], value_name = "PERCENT")]
     shares: Vec<u32>,
 }
 
+/// A rival.
+#[derive(Clone, Copy, ValueEnum)]
+enum Beside {
+    /// Triton Inference Server, with librosa and ONNX Runtime in its Python backend
+    Triton,
+}
+
 /// What came out.
 #[derive(Serialize)]
 struct LoadResult {
+    name: &'static str,
     /// Of one call after the other.
     idle: Latency,
     /// Tracks a second, with many calls in flight.
@@ -78,47 +103,55 @@ impl Latency {
     }
 }
 
-/// Loads a server and prints what happens.
+/// Loads a server, and perhaps a rival, and prints what happens.
 pub(crate) fn run(arguments: &LoadArguments, audio: &Path, json: Option<&Path>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(load(arguments, audio))?;
+    let results = runtime.block_on(load_all(arguments, audio))?;
     if let Some(path) = json {
-        std::fs::write(path, serde_json::to_string_pretty(&result)?).with_context(|| path.display().to_string())?;
+        std::fs::write(path, serde_json::to_string_pretty(&results)?).with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
 
-async fn load(arguments: &LoadArguments, audio: &Path) -> anyhow::Result<LoadResult> {
+async fn load_all(arguments: &LoadArguments, audio: &Path) -> anyhow::Result<Vec<LoadResult>> {
     let audio = Bytes::from(tokio::fs::read(audio).await.with_context(|| audio.display().to_string())?);
     let started = match arguments.endpoint {
         Some(_) => None,
         None => Some(Server::start("up", &[]).await),
     };
-    let endpoint = match (&arguments.endpoint, &started) {
-        (Some(endpoint), _) => endpoint.clone(),
-        (None, Some(server)) => server.endpoint().to_owned(),
-        (None, None) => String::new(),
-    };
-    let connect = || async { anyhow::Ok(Client::new(Endpoint::from_shared(endpoint.clone())?.connect().await?)) };
-    let clients = join_all((0..CONNECTIONS).map(|_| connect())).await.into_iter().collect::<anyhow::Result<Vec<_>>>();
-    let callers = Arc::new(Callers { clients: clients.with_context(|| endpoint.clone())?, audio });
+    let endpoint = arguments.endpoint.as_deref().or(started.as_ref().map(Server::endpoint)).unwrap_or_default();
+    let ours = Arc::new(Callee::chorale(endpoint, audio.clone()).await.with_context(|| endpoint.to_owned())?);
+    let mut results = vec![load(arguments, "chorale", &ours).await?];
+    if let (Some(Beside::Triton), Some(python)) = (arguments.beside, &arguments.python) {
+        let rival = Triton::start(python, &arguments.model).await?;
+        let callee = Callee::Triton(Box::new(TritonClient::new(&rival, &audio)?));
+        let theirs = load(arguments, "triton", &Arc::new(callee)).await?;
+        compare(arguments, &ours, &results[0], &theirs).await?;
+        results.push(theirs);
+    }
+    Ok(results)
+}
 
+async fn load(arguments: &LoadArguments, name: &'static str, callee: &Arc<Callee>) -> anyhow::Result<LoadResult> {
+    let duration = Duration::from_secs(arguments.seconds);
+    // Some compile what they need when they are first called, in every process of theirs.
+    saturate(callee, arguments.streams, WARM_UP).await?;
     let mut idle = histogram()?;
     for _ in 0..IDLE_CALLS {
         let began = Instant::now();
-        callers.call(0).await?;
-        record(&mut idle, began);
+        callee.call(0).await?;
+        idle.saturating_record(microseconds(began.elapsed()));
     }
     let idle = Latency::of(&idle);
-    anstream::println!("one call at a time: {}", line(&idle));
+    anstream::println!("{name}, one call at a time: {}", line(&idle));
 
-    let most_per_second = saturate(&callers, arguments.streams, Duration::from_secs(arguments.seconds)).await?;
-    anstream::println!("{} calls at a time: {most_per_second:.1} tracks a second", arguments.streams);
+    let most_per_second = saturate(callee, arguments.streams, duration).await?;
+    anstream::println!("{name}, {} calls at a time: {most_per_second:.1} tracks a second", arguments.streams);
 
     let mut loads = Vec::new();
     for share_percent in &arguments.shares {
         let offered = most_per_second * f64::from(*share_percent) / 100.0;
-        let load = arrive(&callers, *share_percent, offered, Duration::from_secs(arguments.seconds)).await?;
+        let load = arrive(callee, *share_percent, offered, duration).await?;
         let refused = if load.refused > 0 { format!(", {} refused", load.refused) } else { String::new() };
         anstream::println!(
             "{share_percent:>3} % of that, {offered:.1} a second: {} = {:.1} times the idle median at p99{refused}",
@@ -127,35 +160,78 @@ async fn load(arguments: &LoadArguments, audio: &Path) -> anyhow::Result<LoadRes
         );
         loads.push(load);
     }
-    Ok(LoadResult { idle, most_per_second, loads })
+    Ok(LoadResult { name, idle, most_per_second, loads })
 }
 
-struct Callers {
-    clients: Vec<Client>,
-    audio: Bytes,
+/// Offers us twice what a rival was offered, and says whose callers wait for longer.
+async fn compare(
+    arguments: &LoadArguments,
+    ours: &Arc<Callee>,
+    our_result: &LoadResult,
+    theirs: &LoadResult,
+) -> anyhow::Result<()> {
+    let (name, ratio) = (theirs.name, our_result.most_per_second / theirs.most_per_second);
+    anstream::println!("the most that is taken: {ratio:.2} times as much as {name}");
+    for load in &theirs.loads {
+        let twice = 2.0 * load.offered_per_second;
+        let duration = Duration::from_secs(arguments.seconds);
+        let here = arrive(ours, load.share_percent, twice, duration).await?.latency.p99;
+        let there = load.latency.p99;
+        let met = if here <= there { "met" } else { "missed" };
+        anstream::println!("p99 at {twice:.1} a second: {here:.1} ms; {name}'s at half of that: {there:.1} ms: {met}");
+    }
+    Ok(())
 }
 
-impl Callers {
-    /// Classifies the track; nothing is known from the cache.
-    async fn call(&self, number: usize) -> Result<(), Status> {
-        let options = ClassifyOptions { bypass_cache: true, ..ClassifyOptions::default() };
-        let client = &self.clients[number % self.clients.len()];
-        client.classify_with(self.audio.clone(), options).await.map(drop)
+/// A server, and how to call it.
+enum Callee {
+    Chorale { clients: Vec<Client>, audio: Bytes },
+    Triton(Box<TritonClient>),
+}
+
+impl Callee {
+    async fn chorale(endpoint: &str, audio: Bytes) -> anyhow::Result<Self> {
+        let connect =
+            || async { anyhow::Ok(Client::new(Endpoint::from_shared(endpoint.to_owned())?.connect().await?)) };
+        let clients = join_all((0..CONNECTIONS).map(|_| connect())).await.into_iter().collect::<anyhow::Result<_>>()?;
+        Ok(Self::Chorale { clients, audio })
+    }
+
+    /// Classifies the track; nothing is known from a cache.
+    async fn call(&self, number: usize) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Chorale { clients, audio } => {
+                let options = ClassifyOptions { bypass_cache: true, ..ClassifyOptions::default() };
+                match clients[number % clients.len()].classify_with(audio.clone(), options).await {
+                    Ok(_) => Ok(Outcome::Answered),
+                    Err(status) if status.code() == Code::ResourceExhausted => Ok(Outcome::Refused),
+                    Err(status) => Err(status.into()),
+                }
+            }
+            Self::Triton(client) => client.call().await,
+        }
     }
 }
 
+/// How a call ended.
+pub(crate) enum Outcome {
+    Answered,
+    Refused,
+}
+
 /// Tracks a second with `streams` callers who begin the next call when the last one ends.
-async fn saturate(callers: &Arc<Callers>, streams: usize, duration: Duration) -> anyhow::Result<f64> {
+async fn saturate(callee: &Arc<Callee>, streams: usize, duration: Duration) -> anyhow::Result<f64> {
     let began = Instant::now();
     let caller = |number: usize| {
-        let callers = Arc::clone(callers);
+        let callee = Arc::clone(callee);
         async move {
             let mut answered = 0_u64;
             while began.elapsed() < duration {
-                callers.call(number).await?;
-                answered += 1;
+                if let Outcome::Answered = callee.call(number).await? {
+                    answered += 1;
+                }
             }
-            Ok::<_, Status>(answered)
+            anyhow::Ok(answered)
         }
     };
     let mut calls: JoinSet<_> = (0..streams).map(caller).collect();
@@ -167,12 +243,7 @@ async fn saturate(callers: &Arc<Callers>, streams: usize, duration: Duration) ->
 }
 
 /// Offers `per_second` calls for `duration`, at random times.
-async fn arrive(
-    callers: &Arc<Callers>,
-    share_percent: u32,
-    per_second: f64,
-    duration: Duration,
-) -> anyhow::Result<Load> {
+async fn arrive(callee: &Arc<Callee>, share_percent: u32, per_second: f64, duration: Duration) -> anyhow::Result<Load> {
     let began = Instant::now();
     let mut at = Duration::ZERO;
     let mut calls = JoinSet::new();
@@ -182,21 +253,20 @@ async fn arrive(
         if at > duration {
             break;
         }
-        let callers = Arc::clone(callers);
+        let callee = Arc::clone(callee);
         let due = began + at;
         sleep_until(due).await;
-        calls.spawn(async move { (due, callers.call(number).await, Instant::now()) });
+        calls.spawn(async move { (due, callee.call(number).await, Instant::now()) });
     }
     let (mut latencies, mut answered, mut refused) = (histogram()?, 0, 0);
     while let Some(call) = calls.join_next().await {
         let (due, answer, ended) = call?;
-        match answer {
-            Ok(()) => {
+        match answer? {
+            Outcome::Answered => {
                 answered += 1;
                 latencies.saturating_record(microseconds(ended - due));
             }
-            Err(status) if status.code() == tonic::Code::ResourceExhausted => refused += 1,
-            Err(status) => return Err(status.into()),
+            Outcome::Refused => refused += 1,
         }
     }
     Ok(Load { share_percent, offered_per_second: per_second, answered, refused, latency: Latency::of(&latencies) })
@@ -204,10 +274,6 @@ async fn arrive(
 
 fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 3_600_000_000, 3)?)
-}
-
-fn record(histogram: &mut Histogram<u64>, began: Instant) {
-    histogram.saturating_record(microseconds(began.elapsed()));
 }
 
 fn microseconds(duration: Duration) -> u64 {

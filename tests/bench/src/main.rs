@@ -12,6 +12,7 @@ mod race;
 mod report;
 mod rows;
 mod served;
+mod triton;
 
 use std::{path::PathBuf, time::Duration};
 
