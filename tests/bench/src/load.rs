@@ -14,7 +14,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use chorale_proto::v1::ClassifyOptions;
 use chorale_tests::{Client, Server};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use futures::future::join_all;
 use hdrhistogram::Histogram;
 use rand::RngExt;
@@ -25,7 +25,7 @@ use tokio::{
 };
 use tonic::{Code, transport::Endpoint};
 
-use crate::triton::{Triton, TritonClient};
+use crate::served_rivals::{Beside, ServedRival};
 
 /// Connections that callers share.
 const CONNECTIONS: usize = 8;
@@ -46,25 +46,18 @@ pub(crate) struct LoadArguments {
     /// How long each load lasts, in seconds
     #[arg(long, default_value_t = 10, value_name = "S")]
     seconds: u64,
-    /// Load a rival as well, and compare
-    #[arg(long, value_enum, requires = "python")]
-    beside: Option<Beside>,
-    /// The Python that has the rival
-    #[arg(long, value_name = "FILE")]
-    python: Option<PathBuf>,
-    /// The model folder that the rival serves
+    /// Load rivals as well, and compare
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "RIVAL")]
+    beside: Vec<Beside>,
+    /// The folder in which `tests/bench/run` installs rivals
+    #[arg(long, value_name = "DIR", default_value = "target/tools")]
+    tools: PathBuf,
+    /// The model folder that rivals serve
     #[arg(long, value_name = "DIR", default_value = "deploy/models/default")]
     model: PathBuf,
     /// Loads to try, in percent of the most that the server took
     #[arg(long, value_delimiter = ',', default_values_t = [10, 30, 50, 70, 85], value_name = "PERCENT")]
     shares: Vec<u32>,
-}
-
-/// A rival.
-#[derive(Clone, Copy, ValueEnum)]
-enum Beside {
-    /// Triton Inference Server, with librosa and ONNX Runtime in its Python backend
-    Triton,
 }
 
 /// What came out.
@@ -122,10 +115,9 @@ async fn load_all(arguments: &LoadArguments, audio: &Path) -> anyhow::Result<Vec
     let endpoint = arguments.endpoint.as_deref().or(started.as_ref().map(Server::endpoint)).unwrap_or_default();
     let ours = Arc::new(Callee::chorale(endpoint, audio.clone()).await.with_context(|| endpoint.to_owned())?);
     let mut results = vec![load(arguments, "chorale", &ours).await?];
-    if let (Some(Beside::Triton), Some(python)) = (arguments.beside, &arguments.python) {
-        let rival = Triton::start(python, &arguments.model).await?;
-        let callee = Callee::Triton(Box::new(TritonClient::new(&rival, &audio)?));
-        let theirs = load(arguments, "triton", &Arc::new(callee)).await?;
+    for beside in &arguments.beside {
+        let rival = ServedRival::start(*beside, &arguments.tools, &arguments.model, &audio).await?;
+        let theirs = load(arguments, beside.name(), &Arc::new(Callee::Rival(Box::new(rival)))).await?;
         compare(arguments, &ours, &results[0], &theirs).await?;
         results.push(theirs);
     }
@@ -186,7 +178,7 @@ async fn compare(
 /// A server, and how to call it.
 enum Callee {
     Chorale { clients: Vec<Client>, audio: Bytes },
-    Triton(Box<TritonClient>),
+    Rival(Box<ServedRival>),
 }
 
 impl Callee {
@@ -208,7 +200,7 @@ impl Callee {
                     Err(status) => Err(status.into()),
                 }
             }
-            Self::Triton(client) => client.call().await,
+            Self::Rival(rival) => rival.call().await,
         }
     }
 }

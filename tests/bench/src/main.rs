@@ -12,7 +12,7 @@ mod race;
 mod report;
 mod rows;
 mod served;
-mod triton;
+mod served_rivals;
 
 use std::{path::PathBuf, time::Duration};
 
