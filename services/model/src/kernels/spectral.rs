@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{Bank, Instructions, Plane, Scratch, load, slide::Taps, store};
 
-/// Bands, and points of a transform. The radices of [`inverse`] are for this number.
+/// Bands, and points of a transform. The radices of [`greatest_of_inverse`] are for this number.
 const POINTS: usize = 96;
 /// Points of the complex transform that does the work of a real one.
 const HALF: usize = POINTS / 2;
@@ -28,11 +28,18 @@ pub(crate) struct SpectralBank {
     taps: Taps,
     /// For every [`FILTERS`] filters, by coefficient and tap: the transform of every kernel, real and imaginary.
     kernels: Vec<Vec<[[f32; 2]; FILTERS]>>,
-    turns: Box<Turns>,
+    turns: Box<Turns<f32>>,
 }
 
 /// `exp(2πi · index / POINTS)`, real and imaginary.
-type Turns = [[f32; 2]; POINTS];
+type Turns<T> = [[T; 2]; POINTS];
+
+fn turns() -> Turns<f64> {
+    std::array::from_fn(|index| {
+        let (sine, cosine) = (TAU * index as f64 / POINTS as f64).sin_cos();
+        [cosine, sine]
+    })
+}
 
 /// Transforms over the bands of a spectrogram, for every frame.
 pub(crate) struct Spectrum {
@@ -43,10 +50,11 @@ pub(crate) struct Spectrum {
 impl Spectrum {
     /// Transforms for banks that answer to one frame in `step`.
     pub(crate) fn new(step: usize) -> Self {
+        let turns = turns();
         let rows = (0..COEFFICIENTS).flat_map(|coefficient| {
-            let angle = move |band: usize| TAU * (coefficient * band % POINTS) as f64 / POINTS as f64;
-            let real = (0..POINTS).map(|band| angle(band).cos() as f32).collect();
-            let imaginary = (0..POINTS).map(|band| -angle(band).sin() as f32).collect();
+            let turn = |band: usize| turns[coefficient * band % POINTS];
+            let real = (0..POINTS).map(|band| turn(band)[0] as f32).collect();
+            let imaginary = (0..POINTS).map(|band| -turn(band)[1] as f32).collect();
             [real, imaginary]
         });
         let rows: Vec<Vec<f32>> = rows.collect();
@@ -66,12 +74,14 @@ impl SpectralBank {
     /// A bank of filters whose kernels are `[taps][rows]`, of which `before` taps are before the frame itself.
     pub(crate) fn new(kernels: &[Vec<f32>], [taps, rows]: [usize; 2], before: usize, step: usize) -> Self {
         let taps = Taps::new(taps, before, step);
+        let turns = turns();
         let transform = |kernel: &[f32], tap: usize, coefficient: usize| {
-            let band_at = |band: usize| f64::from(kernel[tap * rows + band]) / POINTS as f64;
-            let angle = |band: usize| TAU * (coefficient * band % POINTS) as f64 / POINTS as f64;
-            let real: f64 = (0..rows).map(|band| band_at(band) * angle(band).cos()).sum();
-            let imaginary: f64 = (0..rows).map(|band| band_at(band) * angle(band).sin()).sum();
-            [real as f32, imaginary as f32]
+            let bands = kernel[tap * rows..][..rows].iter().enumerate();
+            let sum = bands.fold([0.0; 2], |[real, imaginary], (band, value)| {
+                let [cosine, sine] = turns[coefficient * band % POINTS];
+                [real + f64::from(*value) * cosine, imaginary + f64::from(*value) * sine]
+            });
+            sum.map(|part| (part / POINTS as f64) as f32)
         };
         let kernels = kernels.chunks(FILTERS).map(|filters| {
             let of_filters = |coefficient: usize, tap: usize| {
@@ -85,10 +95,7 @@ impl SpectralBank {
                 .map(|(coefficient, tap)| of_filters(coefficient, tap))
                 .collect()
         });
-        let turns = Box::new(std::array::from_fn(|index| {
-            let (sine, cosine) = (TAU * index as f64 / POINTS as f64).sin_cos();
-            [cosine as f32, sine as f32]
-        }));
+        let turns = Box::new(turns.map(|turn| turn.map(|part| part as f32)));
         Self { places: POINTS + 1 - rows, kernels: kernels.collect(), taps, turns }
     }
 
@@ -166,7 +173,7 @@ fn greatest_of_inverse<S: Simd>(
     simd: S,
     coefficients: &[Complex<S>; COEFFICIENTS],
     places: usize,
-    turns: &Turns,
+    turns: &Turns<f32>,
     [values, others]: &mut [[Complex<S>; HALF]; 2],
 ) -> S::f32s {
     pack(simd, coefficients, values, turns);
@@ -200,7 +207,12 @@ fn greatest_of_inverse<S: Simd>(
 
 /// From the transform of real values to that of the complex ones that hold them.
 #[inline(always)]
-fn pack<S: Simd>(simd: S, coefficients: &[Complex<S>; COEFFICIENTS], values: &mut [Complex<S>; HALF], turns: &Turns) {
+fn pack<S: Simd>(
+    simd: S,
+    coefficients: &[Complex<S>; COEFFICIENTS],
+    values: &mut [Complex<S>; HALF],
+    turns: &Turns<f32>,
+) {
     let (first, last) = (coefficients[0][0], coefficients[HALF][0]);
     values[0] = [simd.add_f32s(first, last), simd.sub_f32s(first, last)];
     for index in 1..=HALF / 2 {
@@ -215,7 +227,12 @@ fn pack<S: Simd>(simd: S, coefficients: &[Complex<S>; COEFFICIENTS], values: &mu
 
 /// A pass of the transform after Stockham, in fours, over `DONE` interleaved transforms of `HALF / DONE` points.
 #[inline(always)]
-fn pass4<S: Simd, const DONE: usize>(simd: S, from: &[Complex<S>; HALF], to: &mut [Complex<S>; HALF], turns: &Turns) {
+fn pass4<S: Simd, const DONE: usize>(
+    simd: S,
+    from: &[Complex<S>; HALF],
+    to: &mut [Complex<S>; HALF],
+    turns: &Turns<f32>,
+) {
     let quarter = HALF / 4;
     for point in 0..quarter / DONE {
         // A turn of a transform of HALF / DONE points is that many of ours.
