@@ -224,8 +224,9 @@ async fn a_drain_answers_what_was_accepted_ends_the_stream_and_closes_the_port()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_whose_time_is_up_is_not_computed() {
-    let (_role, client, process) = started(InferenceConfig { max_batch: 16, ..config() }).await;
-    // A full batch keeps the device busy for much longer than a millisecond.
+    // However fast the device is, the chunk after a full batch waits for others.
+    let max_queue_delay = Some(Duration::from_millis(500));
+    let (_role, client, process) = started(InferenceConfig { max_batch: 16, max_queue_delay, ..config() }).await;
     let mut requests: Vec<InferRequest> = (0..16).map(|tag| request(tag, tag)).collect();
     requests.push(InferRequest { timeout_millis: 1, ..request(16, 16) });
     let answers = classify(&client, requests).await;
