@@ -1,6 +1,6 @@
 //! A model on a device, ready to classify.
 
-use crate::{DeviceSpec, Logits, Manifest, ModelError, ModelFolder, Network, Result, contract::CHUNK_CELLS};
+use crate::{DeviceSpec, Logits, Manifest, ModelError, ModelFolder, Result, contract::CHUNK_CELLS, network::Network};
 
 /// A model on a device. One thread owns it; on the CPU, `RAYON_NUM_THREADS` threads help with every batch.
 pub struct Classifier {

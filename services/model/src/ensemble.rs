@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
 
 use crate::{
     ModelError, Result, Weights,
@@ -19,8 +18,6 @@ use crate::{
     convolution::convolve,
     front::Front,
     image::rectify,
-    kernels::Instructions,
-    listener::Listener,
 };
 
 /// Chunks that go through a GPU at once: bounds memory.
@@ -34,14 +31,12 @@ pub const MUSIC_BIAS: &str = "music.bias";
 const MAX_FILTERS: usize = 1_024;
 const MAX_MEMBERS: usize = 64;
 
-/// An ensemble on a device.
+/// An ensemble on a device, in candle: to learn, for a GPU, and as what the kernels for the CPU are tested against.
 pub struct Ensemble {
     front: EnsembleFront,
     members: Vec<Member>,
     /// How to tell music from what is none, if the weights know.
     music: Option<Dense>,
-    /// The same ensemble laid out for the CPU, if that is the device.
-    listener: Option<Listener>,
 }
 
 impl Ensemble {
@@ -67,12 +62,7 @@ impl Ensemble {
         } else {
             None
         };
-        let listener = match device {
-            Device::Cpu => Some(Listener::new(weights, shape, labels, Instructions::detect())?),
-            _ => None,
-        };
         Ok(Self {
-            listener,
             front: EnsembleFront::new(weights, shape, device)?,
             members: (0..members(weights)?).map(member).collect::<Result<_>>()?,
             music,
@@ -85,13 +75,6 @@ impl Ensemble {
     /// # Errors
     /// Where the device fails.
     pub fn listen(&self, chunks: &[&[u8]]) -> Result<Tensor> {
-        if let Some(listener) = &self.listener {
-            // Cores share the chunks, and within a chunk what can be computed side by side.
-            let logits: Vec<Vec<f32>> =
-                rayon::scope(|_| chunks.par_iter().map(|chunk| listener.listen(chunk)).collect());
-            let columns = logits.first().map_or(0, Vec::len);
-            return Ok(Tensor::from_vec(logits.concat(), (chunks.len(), columns), &Device::Cpu)?);
-        }
         let logits = chunks.chunks(GPU_CHUNKS).map(|chunks| self.forward(chunks)).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&logits, 0)?)
     }
@@ -124,8 +107,7 @@ impl Ensemble {
         mean_logits(&logits.collect::<Result<Vec<_>>>()?)
     }
 
-    /// What [`listen`](Self::listen) answers, as candle computes it.
-    pub(crate) fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+    fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
         let features = self.features(chunks)?;
         let logits = self.answer(&features)?;
         match (&self.music, features.first()) {

@@ -54,7 +54,6 @@ pub use import::Adapter;
 pub use learning_front::LearningFront;
 pub use logits::Logits;
 pub use manifest::{Licence, Manifest, SplitMetrics};
-pub use network::Network;
 pub use seed_cnn::SeedCnn;
 pub use unfold::{Fold, Patch, Unfold};
 pub use vote::Votes;

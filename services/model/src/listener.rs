@@ -346,7 +346,7 @@ mod tests {
             for instructions in Instructions::all() {
                 let listener = Listener::new(folder.weights(), shape, labels, instructions).unwrap();
                 for chunk in chunks() {
-                    let expected = ensemble.forward(&[&chunk]).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
+                    let expected = ensemble.listen(&[&chunk]).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
                     let answer = listener.listen(&chunk);
                     assert_eq!(answer.len(), expected.len());
                     for (answer, expected) in answer.iter().zip(&expected) {

@@ -56,17 +56,18 @@ impl Votes {
     /// leader against each of the others.
     #[must_use]
     pub fn is_settled(&self, error_rate: f64) -> bool {
-        if error_rate <= 0.0 {
+        if error_rate <= 0.0 || self.chunks == 0 {
             return false;
         }
         let none = self.doubted.then_some(&self.none);
-        let mut sums: Vec<f64> = self.labels.iter().chain(none).copied().collect();
-        sums.sort_by(|left, right| right.total_cmp(left));
-        let (Some(leader), Some(second)) = (sums.first(), sums.get(1)) else { return false };
+        let sums = || self.labels.iter().chain(none).copied();
+        let (leader, second) = sums().fold((f64::NEG_INFINITY, f64::NEG_INFINITY), |(leader, second), sum| {
+            (leader.max(sum), second.max(leader.min(sum)))
+        });
         let chunks = self.chunks as f64;
         let spread = EVIDENCE_VARIANCE + chunks * EXPECTED_VARIANCE;
         let lead = (leader - second).powi(2) * EXPECTED_VARIANCE / (2.0 * EVIDENCE_VARIANCE * spread);
-        let rivals = (sums.len() - 1) as f64;
+        let rivals = sums().skip(1).count() as f64;
         lead + (EVIDENCE_VARIANCE / spread).ln() / 2.0 >= (rivals / error_rate).ln()
     }
 
