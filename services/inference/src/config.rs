@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use chorale_model::{DeviceSpec, ModelError};
 use serde::{Deserialize, Serialize};
 
-use crate::{InferenceError, batcher::BatchPolicy};
+use crate::{InferenceError, queue::BatchPolicy};
 
 /// The largest `max_batch`: beyond it no device gains, and one batch would hold its chunks for seconds.
 const MAX_BATCH_LIMIT: usize = 1_024;

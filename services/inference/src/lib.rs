@@ -1,7 +1,7 @@
 //! The inference role: mel chunks in, genre probabilities out.
 //!
-//! The life of a chunk: `stream` reads it from an `Infer` call and checks it, `batcher` queues it and lets it go in a
-//! batch, `worker` runs the batch on the device that its thread owns, and the answer takes the chunk's own way back to
+//! The life of a chunk: `stream` reads it from an `Infer` call and checks it, `queue` keeps it and says when it leaves in a
+//! batch, `batcher` wakes who waits for one, `worker` runs the batch on the device that its thread owns, and the answer takes the chunk's own way back to
 //! its stream (`waiting`). Every queue on that way is bounded: a stream has at most `queue_capacity` chunks in flight and
 //! is not read beyond that; the queue shared by all streams holds at most `queue_capacity` chunks of 12 KiB and refuses
 //! the next one.
@@ -10,6 +10,7 @@ mod batcher;
 mod config;
 mod error;
 mod metrics;
+mod queue;
 mod service;
 mod stream;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{InferenceConfig, batcher::Release};
+use crate::{InferenceConfig, queue::Release};
 
 /// The `result` of a chunk that was classified; every other one is a [`Reason`].
 const CLASSIFIED: &str = "OK";

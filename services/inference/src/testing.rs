@@ -12,8 +12,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::{
     InferenceConfig,
-    batcher::BatchPolicy,
     metrics::InferenceMetrics,
+    queue::BatchPolicy,
     waiting::{Answer, Reply, Urgency, WaitingChunk},
 };
 

@@ -26,12 +26,7 @@ use chorale_proto::v1::Prediction;
 use chorale_runtime::failure::{Failure, Reason};
 use tokio::sync::oneshot;
 
-use crate::{
-    InferenceError,
-    batcher::{Batch, Batcher},
-    metrics::InferenceMetrics,
-    waiting::WaitingChunk,
-};
+use crate::{InferenceError, batcher::Batcher, metrics::InferenceMetrics, queue::Batch, waiting::WaitingChunk};
 
 /// Failed forward passes in a row after which a device rests.
 const FAILURES_TO_REST: u32 = 3;
