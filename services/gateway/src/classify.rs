@@ -161,7 +161,7 @@ impl<'a> Classification<'a> {
                         self.accept(&model, false).await?;
                         return Ok(cached(&verdict));
                     }
-                    Settled::Lead(leader) => Role::Leader(leader),
+                    Settled::Lead(leader) => self.lead(leader),
                     Settled::Alone => Role::Alone,
                 }
             }
@@ -179,6 +179,11 @@ impl<'a> Classification<'a> {
             }
             Outcome::Heard(summary, role) => self.conclude(heard, *summary, role),
         }
+    }
+
+    /// Lets equal calls wait for this one, unless it may end with a verdict that is not for them.
+    fn lead(&self, leader: Leader) -> Role {
+        if self.options.early_error_rate > 0.0 { Role::Alone } else { Role::Leader(leader) }
     }
 
     /// How long to wait for an equal call: half of the time that is left, so that the other half is enough to
@@ -252,7 +257,7 @@ impl<'a> Classification<'a> {
                             let pcm = self.options.analyze.pcm.as_ref();
                             role = match self.context.answers.look_up(&digest, &heard.model, pcm).await {
                                 Lookup::Known(verdict) => return Ok(Outcome::Known(verdict)),
-                                Lookup::Lead(leader) => Role::Leader(leader),
+                                Lookup::Lead(leader) => self.lead(leader),
                                 Lookup::Follow(follower) => Role::Follower(follower),
                             };
                         }

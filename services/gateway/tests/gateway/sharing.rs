@@ -136,6 +136,21 @@ async fn followers_of_a_leader_that_fails_go_on() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_a_call_that_may_end_early() {
+    let feature = FakeFeature::start();
+    let cluster = Cluster::start(&[&feature], |_| {}).await;
+    let audio = audio(&[2]);
+    let mut early = cluster.open(ClassifyOptions { early_error_rate: 0.1, ..claiming(&audio) }).await;
+    assert!(early.accepted().await.audio_wanted);
+    let mut equal = cluster.open(claiming(&audio)).await;
+    assert!(equal.accepted().await.audio_wanted, "not held back");
+    for mut call in [equal, early] {
+        call.send_audio(&audio).await;
+        assert_eq!(call.verdict().await.unwrap().genre, "rock");
+    }
+}
+
+#[tokio::test]
 async fn followers_wait_for_a_slow_leader_only_so_long() {
     let feature = FakeFeature::start();
     let cluster = Cluster::start(&[&feature], |config| config.cache.shared_wait = Duration::from_millis(100)).await;
