@@ -16,7 +16,6 @@ use crate::{
 /// The queue and its waiting workers.
 #[derive(Debug)]
 pub(crate) struct Batcher {
-    policy: BatchPolicy,
     queue: Mutex<Queue>,
     /// A chunk came, or no further one can.
     work: Condvar,
@@ -37,8 +36,9 @@ impl Batcher {
         let mut queue = self.lock();
         loop {
             let now = Instant::now();
-            let step = queue.next_step(&self.policy, now);
+            let step = queue.next_step(now);
             self.metrics.queue_depth(queue.len());
+            self.metrics.queue_limit(queue.limit());
             queue = match step {
                 Step::Run(batch) => {
                     if queue.len() > 0 {
@@ -106,8 +106,7 @@ impl Intake {
     /// An empty queue that no worker serves yet.
     pub(crate) fn new(policy: BatchPolicy, metrics: Arc<InferenceMetrics>) -> Self {
         let batcher = Batcher {
-            policy,
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::new(policy)),
             work: Condvar::new(),
             end: Condvar::new(),
             serving: watch::Sender::new(0),
@@ -131,7 +130,7 @@ impl Intake {
         let batcher = &self.batcher;
         let mut queue = batcher.lock();
         let serving = *batcher.serving.borrow();
-        if queue.admit(chunk, serving, &batcher.policy, Instant::now()) {
+        if queue.admit(chunk, serving, Instant::now()) {
             batcher.metrics.queue_depth(queue.len());
             batcher.work.notify_one();
         }

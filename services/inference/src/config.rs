@@ -35,9 +35,13 @@ pub struct InferenceConfig {
     /// while a device is busy makes a batch either way.
     #[serde(with = "humantime_serde")]
     pub max_queue_delay: Option<Duration>,
-    /// Chunks that may wait for a device, 12 KiB each; a further one is refused with `OVERLOADED`. A stream that has as
-    /// many in flight is not read until some are answered. Default: 1024.
+    /// Chunks that may wait for a device at most, 12 KiB each; a further one is refused with `OVERLOADED`. A stream that has
+    /// as many in flight is not read until some are answered. Default: 1024.
     pub queue_capacity: usize,
+    /// How long chunks may wait for a device on average. After a second of longer waits fewer may wait than
+    /// `queue_capacity`, down to one batch, until waits are shorter. Default: 1 s.
+    #[serde(with = "humantime_serde")]
+    pub target_wait: Duration,
 }
 
 impl Default for InferenceConfig {
@@ -49,6 +53,7 @@ impl Default for InferenceConfig {
             max_batch: 32,
             max_queue_delay: None,
             queue_capacity: 1_024,
+            target_wait: Duration::from_secs(1),
         }
     }
 }
@@ -81,6 +86,12 @@ impl InferenceConfig {
             format!("{} (one batch) to {QUEUE_CAPACITY_LIMIT} chunks", self.max_batch),
             self.queue_capacity.to_string(),
         )?;
+        check(
+            !self.target_wait.is_zero(),
+            "target_wait",
+            "more than nothing".to_owned(),
+            format!("{:?}", self.target_wait),
+        )?;
         check(!self.devices.is_empty(), "devices", "at least one device".to_owned(), "none".to_owned())?;
         for (position, &device) in self.devices.iter().enumerate() {
             let repeated = self.devices.iter().take(position).any(|&earlier| earlier == device);
@@ -104,6 +115,7 @@ impl InferenceConfig {
             max_batch: self.max_batch,
             max_queue_delay: self.max_queue_delay(),
             queue_capacity: self.queue_capacity,
+            target_wait: self.target_wait,
         }
     }
 }
@@ -189,6 +201,10 @@ mod tests {
             (
                 InferenceConfig { max_queue_delay: Some(Duration::from_secs(2)), ..default() },
                 "inference.max_queue_delay: expected at most 1s, found 2s",
+            ),
+            (
+                InferenceConfig { target_wait: Duration::ZERO, ..default() },
+                "inference.target_wait: expected more than nothing, found 0ns",
             ),
             (
                 InferenceConfig { devices: Vec::new(), ..default() },

@@ -6,6 +6,7 @@ use chorale_model::DeviceSpec;
 use chorale_runtime::{
     failure::Reason,
     metrics::{Label, RegistryExt},
+    overload::Urgency,
 };
 use prometheus_client::{
     metrics::{
@@ -31,7 +32,8 @@ pub(crate) struct InferenceMetrics {
     batches: Family<Label, Counter>,
     batch_size: Histogram,
     queue_depth: Gauge,
-    queue_wait: Histogram,
+    queue_limit: Gauge,
+    queue_wait: Family<Label, Histogram, fn() -> Histogram>,
     forward: Histogram,
     forward_failures: Family<ByDevice, Counter>,
     device_busy: Family<ByDevice, Counter<f64, AtomicU64>>,
@@ -59,15 +61,20 @@ impl InferenceMetrics {
                 Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             ),
             queue_depth: registry.add("queue_depth_chunks", "Chunks that wait for a device", Gauge::default()),
+            queue_limit: registry.add(
+                "queue_limit_chunks",
+                "Chunks that may wait for a device now: fewer than are configured after long waits",
+                Gauge::default(),
+            ),
             queue_wait: registry.add(
                 "queue_wait_seconds",
-                "From a chunk's receipt to the start of its batch's forward pass",
-                Histogram::new(device_buckets()),
+                "From a chunk's receipt to the start of its batch's forward pass, by priority",
+                Family::new_with_constructor(device_histogram),
             ),
             forward: registry.add(
                 "forward_seconds",
                 "One forward pass over a batch, both copies between host and device included",
-                Histogram::new(device_buckets()),
+                device_histogram(),
             ),
             forward_failures: registry.add(
                 "forward_failures",
@@ -87,6 +94,9 @@ impl InferenceMetrics {
         }
         for release in Release::ALL {
             drop(metrics.batches.get_or_create(&[("release", release.name())]));
+        }
+        for urgency in Urgency::ALL {
+            drop(metrics.queue_wait.get_or_create(&[("priority", urgency.name())]));
         }
         for &device in &config.devices {
             drop(metrics.forward_failures.get_or_create(&by_device(device)));
@@ -111,9 +121,14 @@ impl InferenceMetrics {
         self.queue_depth.set(i64::try_from(chunks).unwrap_or(i64::MAX));
     }
 
+    /// The number of chunks that may wait now.
+    pub(crate) fn queue_limit(&self, chunks: usize) {
+        self.queue_limit.set(i64::try_from(chunks).unwrap_or(i64::MAX));
+    }
+
     /// A chunk's wait ended, as its batch starts.
-    pub(crate) fn queue_wait(&self, wait: Duration) {
-        self.queue_wait.observe(wait.as_secs_f64());
+    pub(crate) fn queue_wait(&self, urgency: Urgency, wait: Duration) {
+        self.queue_wait.get_or_create(&[("priority", urgency.name())]).observe(wait.as_secs_f64());
     }
 
     /// A forward pass ended, well or not.
@@ -136,8 +151,8 @@ fn by_device(device: DeviceSpec) -> ByDevice {
 }
 
 /// Upper bounds from 0.1 ms to 13 s: a GPU's batch takes a fraction of a millisecond, a CPU's full one a second.
-fn device_buckets() -> impl Iterator<Item = f64> {
-    exponential_buckets(0.000_1, 2.0, 18)
+fn device_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 18))
 }
 
 #[cfg(test)]
@@ -157,9 +172,10 @@ mod tests {
         metrics.chunk(None);
         metrics.chunk(Some(Reason::Overloaded));
         metrics.batch(Release::Full, 32);
-        metrics.queue_wait(Duration::from_millis(3));
+        metrics.queue_wait(Urgency::Bulk, Duration::from_millis(3));
         metrics.forward(DeviceSpec::Cpu, Duration::from_millis(1_500), true);
         metrics.queue_depth(7);
+        metrics.queue_limit(9);
         metrics.devices_serving(1);
         let text = process.encode();
         for line in [
@@ -168,7 +184,9 @@ mod tests {
             "chorale_inference_batches_total{release=\"full\"} 1",
             "chorale_inference_batches_total{release=\"delay\"} 0",
             "chorale_inference_batch_size_chunks_sum 32.0",
-            "chorale_inference_queue_wait_seconds_count 1",
+            "chorale_inference_queue_limit_chunks 9",
+            "chorale_inference_queue_wait_seconds_count{priority=\"bulk\"} 1",
+            "chorale_inference_queue_wait_seconds_count{priority=\"interactive\"} 0",
             "chorale_inference_forward_seconds_sum 1.5",
             "chorale_inference_forward_failures_total{device=\"cpu\"} 1",
             "chorale_inference_device_busy_seconds_total{device=\"cpu\"} 1.5",

@@ -18,7 +18,7 @@ use std::{
 };
 
 use chorale_model::contract::CHUNK_CELLS;
-use chorale_proto::v1::{ChunkError, InferRequest, InferResponse, Priority, infer_response};
+use chorale_proto::v1::{ChunkError, InferRequest, InferResponse, infer_response};
 use chorale_runtime::failure::{Failure, Reason};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -29,7 +29,7 @@ use crate::{
     batcher::Intake,
     metrics::InferenceMetrics,
     service::InferenceService,
-    waiting::{Answer, Reply, Urgency, WaitingChunk},
+    waiting::{Answer, Reply, WaitingChunk},
 };
 
 /// The state of one call.
@@ -117,10 +117,7 @@ where
     /// If an answer could not be told from another one's.
     fn accept(&mut self, request: InferRequest) -> Result<(), Failure> {
         let received = Instant::now();
-        let urgency = match request.priority() {
-            Priority::Unspecified | Priority::Interactive => Urgency::Interactive,
-            Priority::Bulk => Urgency::Bulk,
-        };
+        let urgency = request.priority().into();
         let InferRequest { tag, mel, feature_id, timeout_millis, .. } = request;
         if !self.in_flight.insert(tag) {
             return Err(Failure::invalid("tag", format!("tag {tag} is in flight on this stream already")));

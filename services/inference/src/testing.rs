@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use chorale_model::contract::CHUNK_CELLS;
+use chorale_runtime::overload::Urgency;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
@@ -14,11 +15,15 @@ use crate::{
     InferenceConfig,
     metrics::InferenceMetrics,
     queue::BatchPolicy,
-    waiting::{Answer, Reply, Urgency, WaitingChunk},
+    waiting::{Answer, Reply, WaitingChunk},
 };
 
-pub(crate) const POLICY: BatchPolicy =
-    BatchPolicy { max_batch: 4, max_queue_delay: Duration::from_millis(10), queue_capacity: 8 };
+pub(crate) const POLICY: BatchPolicy = BatchPolicy {
+    max_batch: 4,
+    max_queue_delay: Duration::from_millis(10),
+    queue_capacity: 8,
+    target_wait: Duration::from_secs(1),
+};
 
 /// Metrics that nobody reads.
 pub(crate) fn metrics() -> Arc<InferenceMetrics> {

@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use chorale_proto::v1::Prediction;
-use chorale_runtime::failure::{Failure, Reason};
+use chorale_runtime::{
+    failure::{Failure, Reason},
+    overload::Urgency,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::metrics::InferenceMetrics;
@@ -19,13 +22,6 @@ pub(crate) struct Answer {
     pub(crate) tag: u64,
     /// What the model says, or why it does not.
     pub(crate) result: Result<Prediction, Failure>,
-}
-
-/// Whether somebody waits for a chunk's track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Urgency {
-    Interactive,
-    Bulk,
 }
 
 /// A chunk that waits for its answer.

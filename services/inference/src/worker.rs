@@ -138,7 +138,7 @@ impl<F: Forward> Worker<F> {
     fn run_batch(&self, batch: Batch) -> bool {
         let started = Instant::now();
         for chunk in &batch.chunks {
-            self.context.metrics.queue_wait(started.saturating_duration_since(chunk.received()));
+            self.context.metrics.queue_wait(chunk.urgency(), started.saturating_duration_since(chunk.received()));
         }
         let mels: Vec<&[u8]> = batch.chunks.iter().map(WaitingChunk::mel).collect();
         let result = self.forward(&mels);
