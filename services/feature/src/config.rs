@@ -19,9 +19,13 @@ pub struct FeatureConfig {
     pub inference: Vec<Target>,
     /// What a track may cost.
     pub limits: FeatureLimits,
-    /// Tracks analysed at a time; one more is refused as overload. Each holds one thread, from its first byte to its
-    /// last, which sleeps while it waits for the upload. Default: 256.
+    /// Tracks taken in at a time; one more is refused as overload. As many as there are cores are decoded at a time, the
+    /// others wait for their turn, or for their upload. Default: 256.
     pub max_concurrent_streams: NonZeroUsize,
+    /// How long tracks may wait for a core on average. After a second of longer waits fewer may wait, until waits are
+    /// shorter; further ones are refused as overload. Default: 2 s.
+    #[serde(with = "humantime_serde")]
+    pub target_wait: Duration,
     /// How chunks reach the inference replicas.
     pub dispatch: DispatchConfig,
 }
@@ -43,6 +47,7 @@ impl Default for FeatureConfig {
             inference: vec![SocketAddr::from(([127, 0, 0, 1], 50_053)).into()],
             limits: FeatureLimits::default(),
             max_concurrent_streams: NonZeroUsize::MIN.saturating_add(255),
+            target_wait: Duration::from_secs(2),
             dispatch: DispatchConfig::default(),
         }
     }

@@ -29,6 +29,7 @@ mod service;
 mod sniff;
 mod source;
 mod track_decoder;
+mod turns;
 
 pub use analyze::{AudioInput, AudioSummary, Limits, Warning, WarningKind, analyze, analyze_bytes, analyze_file};
 pub use chunk::{Chunker, DbChunk, MelChunk};

@@ -13,6 +13,9 @@ pub struct FeatureMetrics {
     pub(crate) audio_seconds: Counter<f64>,
     /// By `kind`: `voiced` or `silent`.
     pub(crate) chunks: Family<Label, Counter>,
+    /// By `priority`: `interactive` or `bulk`.
+    pub(crate) turn_wait_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    pub(crate) turn_limit: Gauge,
     pub(crate) decode_seconds: Histogram,
     pub(crate) mel_seconds: Histogram,
     /// By `reason`: `unavailable`, `lost` or `overloaded`.
@@ -25,13 +28,25 @@ impl FeatureMetrics {
     /// Registers everything under `chorale_feature_`.
     #[must_use]
     pub fn register(metrics: &Metrics) -> Self {
-        let latencies = || Histogram::new(latency_buckets());
+        fn latencies() -> Histogram {
+            Histogram::new(latency_buckets())
+        }
         metrics.register("feature", |registry| Self {
             streams: registry.add("streams", "Analyses that ended, by how", Family::default()),
             open_streams: registry.add("open_streams", "Analyses that run now", Gauge::default()),
             audio_bytes: registry.add("audio_bytes", "Bytes of audio received", Counter::default()),
             audio_seconds: registry.add("audio_seconds", "Seconds of audio decoded", Counter::default()),
             chunks: registry.add("chunks", "Chunks computed, voiced or silent", Family::default()),
+            turn_wait_seconds: registry.add(
+                "turn_wait_seconds",
+                "Time that a track waited for a core, from its first bytes on, by priority, in seconds",
+                Family::new_with_constructor(latencies),
+            ),
+            turn_limit: registry.add(
+                "turn_limit_streams",
+                "Tracks that may wait for a core now: fewer than are configured after long waits",
+                Gauge::default(),
+            ),
             decode_seconds: registry.add(
                 "decode_seconds",
                 "Time that a track took to decode, downmix and resample, in seconds",

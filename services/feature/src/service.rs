@@ -3,7 +3,7 @@
 //! Three things run at the same time for a track, and a failure of one ends all three: the upload is received, a thread
 //! decodes it into chunks, and the chunks are classified and sent back in order. Between them are short queues, so that a
 //! slow one slows the others: a caller that does not read, or inference that falls behind, pauses the decoder, and a
-//! paused decoder pauses the upload.
+//! paused decoder pauses the upload. They begin when the track has its [turn](crate::turns).
 
 use std::{io, ops::ControlFlow, sync::Arc, thread, time::Duration};
 
@@ -23,7 +23,11 @@ use futures::{
     future::{self, Either},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::{Instant, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,6 +39,7 @@ use crate::{
     config::FeatureConfig,
     dispatch::{Dispatcher, deadline_passed},
     metrics::FeatureMetrics,
+    turns::{SharedTurn, Turn, Turns},
 };
 
 /// Bytes in one message of an upload at most.
@@ -58,6 +63,7 @@ pub(crate) struct AnalysisService {
     limits: Limits,
     window: usize,
     streams: Arc<Semaphore>,
+    turns: Arc<Turns>,
     drain: CancellationToken,
 }
 
@@ -69,12 +75,14 @@ impl AnalysisService {
         metrics: FeatureMetrics,
         drain: CancellationToken,
     ) -> Self {
+        let max_streams = config.max_concurrent_streams.get();
         Self {
+            turns: Turns::new(config.target_wait, max_streams, metrics.clone()),
             dispatcher,
             metrics,
             limits: Limits::from(&config.limits),
             window: config.dispatch.window.get(),
-            streams: Arc::new(Semaphore::new(config.max_concurrent_streams.get())),
+            streams: Arc::new(Semaphore::new(max_streams)),
             drain,
         }
     }
@@ -193,12 +201,15 @@ impl Track<'_> {
     ) -> Result<AudioSummary, Failure> {
         let options = receive_options(&mut requests).await?;
         let input = audio_input(&options)?;
+        // A caller that says nothing yet takes no core.
+        let first = next_request(&mut requests).await?;
+        let turn = self.service.turns.enter(options.priority().into()).await?;
         let (audio, source) = AudioSource::channel(UPLOAD_QUEUE);
         let (events, known) = mpsc::channel(EVENT_QUEUE);
-        let decoding = decode_on_thread(source, input, self.service.limits.clone(), events, permit)?;
+        let decoding = decode_on_thread(source, input, self.service.limits.clone(), events, turn, permit)?;
 
         // To drop these is to abort: the decoder's thread ends when the upload or the events' receiver is gone.
-        let upload = self.receive_audio(requests, audio);
+        let upload = self.receive_audio(first, requests, audio);
         let decoding = decoding.unwrap_or_else(|_| Err(DecodeFailure::Panic)).map_err(|failure| self.explain(failure));
         let results = self.send_results(known, &options);
         let ((), summary, ()) = future::try_join3(upload, decoding, results).await?;
@@ -207,8 +218,14 @@ impl Track<'_> {
         Ok(summary)
     }
 
-    async fn receive_audio(self, mut requests: Streaming<AnalyzeRequest>, audio: AudioSender) -> Result<(), Failure> {
-        while let Some(request) = requests.message().await.map_err(|status| receive_failure(&status))? {
+    async fn receive_audio(
+        self,
+        first: Option<AnalyzeRequest>,
+        mut requests: Streaming<AnalyzeRequest>,
+        audio: AudioSender,
+    ) -> Result<(), Failure> {
+        let mut next = first;
+        while let Some(request) = next {
             let Some(Payload::Audio(mut bytes)) = request.payload else {
                 return Err(Failure::invalid("audio", "expected `audio` in every message after the first"));
             };
@@ -220,6 +237,7 @@ impl Track<'_> {
                     return Ok(());
                 }
             }
+            next = next_request(&mut requests).await?;
         }
         audio.finish();
         Ok(())
@@ -313,21 +331,37 @@ enum DecodeFailure {
 }
 
 /// Decodes on a thread of its own: it sleeps while it waits for the upload, which may take as long as the caller likes,
-/// and must not take the runtime's blocking threads meanwhile. `permit` is given back when the thread ends.
+/// and must not take the runtime's blocking threads meanwhile. `turn` rests while it waits, and `permit` is given back when
+/// the thread ends.
 fn decode_on_thread(
     source: AudioSource,
     input: AudioInput,
     limits: Limits,
     events: mpsc::Sender<Known>,
+    turn: Turn,
     permit: OwnedSemaphorePermit,
 ) -> Result<oneshot::Receiver<Result<AudioSummary, DecodeFailure>>, Failure> {
     let (ended, end) = oneshot::channel();
+    let turn = SharedTurn::from(turn);
+    source.take_turns(turn.clone());
     let decode = move || {
-        let mut sink = |event: Event<'_>| match events.blocking_send(event.into()) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        let mut sink = |event: Event<'_>| {
+            let known = Known::from(event);
+            let is_chunk = matches!(known, Known::Chunk(_));
+            let sent = match events.try_send(known) {
+                Err(TrySendError::Full(known)) => turn.rest(|| events.blocking_send(known)).is_ok(),
+                sent => sent.is_ok(),
+            };
+            if !sent {
+                return ControlFlow::Break(());
+            }
+            if is_chunk {
+                turn.count_chunk();
+            }
+            ControlFlow::Continue(())
         };
         let outcome = analyze(&source, &input, &limits, &mut sink).map_err(DecodeFailure::Audio);
+        drop((source, turn));
         drop(permit);
         // Nobody listens if the stream has ended.
         let _ = ended.send(outcome);
@@ -337,8 +371,12 @@ fn decode_on_thread(
     Ok(end)
 }
 
+async fn next_request(requests: &mut Streaming<AnalyzeRequest>) -> Result<Option<AnalyzeRequest>, Failure> {
+    requests.message().await.map_err(|status| receive_failure(&status))
+}
+
 async fn receive_options(requests: &mut Streaming<AnalyzeRequest>) -> Result<AnalyzeOptions, Failure> {
-    let first = requests.message().await.map_err(|status| receive_failure(&status))?;
+    let first = next_request(requests).await?;
     let Some(Payload::Options(options)) = first.and_then(|request| request.payload) else {
         return Err(Failure::invalid("options", "expected `options` in the first message"));
     };

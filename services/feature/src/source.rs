@@ -2,6 +2,7 @@
 
 use crate::error::FeatureError;
 use crate::recent::{Found, Recent};
+use crate::turns::SharedTurn;
 use bytes::{Buf, Bytes, BytesMut};
 use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -69,8 +70,18 @@ struct Inner {
 }
 
 enum Origin {
-    Upload { chunks: mpsc::Receiver<Bytes>, finished: Arc<AtomicBool>, current: Bytes, received: u64 },
-    Seekable { bytes: Box<dyn ReadSeek>, length: u64 },
+    Upload {
+        chunks: mpsc::Receiver<Bytes>,
+        finished: Arc<AtomicBool>,
+        current: Bytes,
+        received: u64,
+        /// Rests while nothing has arrived.
+        turn: Option<SharedTurn>,
+    },
+    Seekable {
+        bytes: Box<dyn ReadSeek>,
+        length: u64,
+    },
 }
 
 trait ReadSeek: Read + Seek + Send + Sync {}
@@ -90,8 +101,16 @@ impl AudioSource {
     pub fn channel(capacity: usize) -> (AudioSender, Self) {
         let (sender, chunks) = mpsc::channel(capacity.max(1));
         let finished = Arc::new(AtomicBool::new(false));
-        let origin = Origin::Upload { chunks, finished: Arc::clone(&finished), current: Bytes::new(), received: 0 };
+        let finished_here = Arc::clone(&finished);
+        let origin = Origin::Upload { chunks, finished: finished_here, current: Bytes::new(), received: 0, turn: None };
         (AudioSender { chunks: sender, finished }, Self::new(origin))
+    }
+
+    /// Lets `turn` rest while the upload is behind.
+    pub(crate) fn take_turns(&self, with: SharedTurn) {
+        if let Origin::Upload { turn, .. } = &mut self.lock().origin {
+            *turn = Some(with);
+        }
     }
 
     /// A whole track in memory.
@@ -255,12 +274,15 @@ impl Inner {
 
     /// The next bytes of the upload; `None` at its end.
     fn receive(&mut self) -> Result<Option<Bytes>, Failure> {
-        let Origin::Upload { chunks, finished, received, .. } = &mut self.origin else { return Ok(None) };
+        let Origin::Upload { chunks, finished, received, turn, .. } = &mut self.origin else { return Ok(None) };
         let next = match chunks.try_recv() {
             Ok(bytes) => Some(bytes),
             Err(_) => {
                 let started = Instant::now();
-                let next = chunks.blocking_recv();
+                let next = match turn {
+                    Some(turn) => turn.rest(|| chunks.blocking_recv()),
+                    None => chunks.blocking_recv(),
+                };
                 self.waited += started.elapsed();
                 next
             }

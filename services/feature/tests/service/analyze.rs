@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -28,7 +29,10 @@ use chorale_runtime::{
     shutdown::ShutdownConfig,
 };
 use futures::{Stream, StreamExt};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, transport::Channel};
 
@@ -281,6 +285,51 @@ async fn slow_inference_slows_the_upload() {
     }
     assert!(before < 4_000_000, "{before} of {} bytes were taken", audio.len());
     assert_eq!(fake.asked(), 4);
+}
+
+#[tokio::test]
+async fn tracks_whose_uploads_pause_keep_no_core_from_others() {
+    let fake = FakeInference::obliging();
+    let service = Service::over(&[&fake]).await;
+    let audio = wav(20, (0, 0));
+    let mut paused = Vec::new();
+    for _ in 0..available_parallelism().unwrap().get() {
+        let (requests, outgoing) = mpsc::channel(1);
+        let responses = service.open(ReceiverStream::new(outgoing)).await.unwrap();
+        requests.send(options_request(AnalyzeOptions::default())).await.unwrap();
+        requests.send(audio_request(audio.slice(..audio.len() / 2))).await.unwrap();
+        paused.push((requests, responses));
+    }
+    let expected = expected(&audio);
+    for _ in 0..paused.len() {
+        let other = service.analyze(AnalyzeOptions::default(), &audio);
+        check(&timeout(Duration::from_secs(10), other).await.expect("a core is free").unwrap(), &expected);
+    }
+    for (requests, responses) in paused {
+        requests.send(audio_request(audio.slice(audio.len() / 2..))).await.unwrap();
+        drop(requests);
+        check(&collect(responses).await.unwrap(), &expected);
+    }
+}
+
+#[tokio::test]
+async fn tracks_that_wait_for_answers_keep_no_core_from_others() {
+    let cores = available_parallelism().unwrap().get();
+    let fake = FakeInference::start(move |nth| if nth < cores as u64 { Action::Ignore } else { Action::Answer });
+    let mut config = config(&[&fake]);
+    config.dispatch.window = NonZeroUsize::MIN;
+    let service = Service::start(config).await;
+    let audio = wav(60, (0, 0));
+    let mut stuck = Vec::new();
+    for asked in 1..=cores {
+        let requests = futures::stream::iter(upload(AnalyzeOptions::default(), &audio));
+        stuck.push(service.open(requests).await.unwrap());
+        while fake.asked() < asked as u64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let other = service.analyze(AnalyzeOptions::default(), &audio);
+    check(&timeout(Duration::from_secs(10), other).await.expect("a core is free").unwrap(), &expected(&audio));
 }
 
 #[tokio::test]
