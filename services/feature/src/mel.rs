@@ -2,8 +2,8 @@
 
 use chorale_model::contract::{FFT_SIZE, MEL_BANDS, MIN_POWER, SAMPLE_RATE, frame_centre, frames_in};
 use pulp::{Arch, Simd, WithSimd};
-use realfft::num_complex::Complex;
-use realfft::{RealFftPlanner, RealToComplex};
+use rustfft::num_complex::Complex;
+use rustfft::{Fft, FftPlanner};
 use std::f32::consts::{FRAC_1_SQRT_2, LN_10, LOG10_2};
 use std::f64::consts::TAU;
 use std::sync::Arc;
@@ -20,7 +20,10 @@ pub type MelFrame = [f32; MEL_BANDS];
 /// Every frame is computed once, as soon as the samples under its window are there. Nothing is allocated per frame.
 pub struct MelSpectrogram {
     arch: Arch,
-    fft: Arc<dyn RealToComplex<f32>>,
+    /// Of [`HALF_WINDOW`] points: see [`Powers`].
+    fft: Arc<dyn Fft<f32>>,
+    turns: Vec<Complex<f32>>,
+    halves: [Vec<Complex<f32>>; 2],
     window: Vec<f32>,
     filters: MelFilters,
     /// Samples that frames to come will look at; the first one has index `start − HALF_WINDOW` in the signal.
@@ -28,8 +31,8 @@ pub struct MelSpectrogram {
     start: u64,
     samples: u64,
     next_frame: u64,
-    windowed: Vec<f32>,
-    spectrum: Vec<Complex<f32>>,
+    /// The samples under the window, two to a point, and then their transform; the first point once more at the end.
+    points: Vec<Complex<f32>>,
     scratch: Vec<Complex<f32>>,
     power: Vec<f32>,
     frame: MelFrame,
@@ -45,19 +48,24 @@ impl MelSpectrogram {
     /// A spectrogram of nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        let fft = RealFftPlanner::new().plan_fft_forward(FFT_SIZE);
+        let fft = FftPlanner::new().plan_fft_forward(HALF_WINDOW);
+        let turn = |bin: usize| {
+            let (sin, cos) = (TAU * bin as f64 / FFT_SIZE as f64).sin_cos();
+            Complex::new(-sin as f32, -cos as f32)
+        };
         let hann = |n: usize| (0.5 - 0.5 * (TAU * n as f64 / FFT_SIZE as f64).cos()) as f32;
         Self {
             arch: Arch::new(),
+            turns: (0..HALF_WINDOW / 2).map(turn).collect(),
+            halves: [(); 2].map(|()| vec![Complex::default(); HALF_WINDOW / 2]),
             window: (0..FFT_SIZE).map(hann).collect(),
             filters: MelFilters::new(),
             pending: vec![0.0; HALF_WINDOW],
             start: 0,
             samples: 0,
             next_frame: 0,
-            windowed: fft.make_input_vec(),
-            spectrum: fft.make_output_vec(),
-            scratch: fft.make_scratch_vec(),
+            points: vec![Complex::default(); HALF_WINDOW + 1],
+            scratch: vec![Complex::default(); fft.get_inplace_scratch_len()],
             // The last bands look beyond the last bin, with no weight.
             power: vec![0.0; HALF_WINDOW + 1 + LANES],
             frame: [0.0; MEL_BANDS],
@@ -105,11 +113,14 @@ impl MelSpectrogram {
         let offset = (frame_centre(self.next_frame) - self.start) as usize;
         self.next_frame += 1;
         let samples = self.pending.get(offset..).unwrap_or_default();
-        self.arch.dispatch(Weigh { samples, window: &self.window, windowed: &mut self.windowed });
-        // The only error is a buffer of the wrong length, and these come from the transform itself.
-        let _ = self.fft.process_with_scratch(&mut self.windowed, &mut self.spectrum, &mut self.scratch);
-        let (spectrum, filters) = (&self.spectrum, &self.filters);
-        self.arch.dispatch(Levels { spectrum, filters, power: &mut self.power, frame: &mut self.frame });
+        self.arch.dispatch(Weigh { samples, window: &self.window, points: &mut self.points });
+        if let [points @ .., last] = self.points.as_mut_slice() {
+            self.fft.process_with_scratch(points, &mut self.scratch);
+            *last = points.first().copied().unwrap_or_default();
+        }
+        let (halves, power) = (&mut self.halves, &mut self.power);
+        self.arch.dispatch(Powers { points: &self.points, turns: &self.turns, halves, power });
+        self.arch.dispatch(Levels { power: &self.power, filters: &self.filters, frame: &mut self.frame });
         sink(&self.frame)
     }
 
@@ -121,11 +132,11 @@ impl MelSpectrogram {
     }
 }
 
-/// Samples under a window.
+/// Samples under a window: even ones are the real parts of points, odd ones the imaginary parts.
 struct Weigh<'a> {
     samples: &'a [f32],
     window: &'a [f32],
-    windowed: &'a mut [f32],
+    points: &'a mut [Complex<f32>],
 }
 
 impl WithSimd for Weigh<'_> {
@@ -133,17 +144,65 @@ impl WithSimd for Weigh<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for ((windowed, sample), weight) in self.windowed.iter_mut().zip(self.samples).zip(self.window) {
-            *windowed = sample * weight;
+        let pairs = self.samples.as_chunks::<2>().0.iter().zip(self.window.as_chunks::<2>().0);
+        for (point, ([even, odd], [even_weight, odd_weight])) in self.points.iter_mut().zip(pairs) {
+            *point = Complex::new(even * even_weight, odd * odd_weight);
         }
     }
 }
 
-/// A spectrum as levels of mel bands.
-struct Levels<'a> {
-    spectrum: &'a [Complex<f32>],
-    filters: &'a MelFilters,
+/// The power spectrum of real samples, from the transform `Z` of half as many points that hold two samples each.
+///
+/// With `N` points, `Z[k]` and the conjugate of `Z[N − k]` are the sum and the difference of the transforms of even samples,
+/// `E`, and of odd ones, `i·O`. The samples' own transform is `E + W·O` in bin `k` and the conjugate of `E − W·O` in bin
+/// `N − k`, where `W` is `exp(−πi·k/N)`. A library for real transforms does the same; here it is one loop with the squares.
+struct Powers<'a> {
+    /// `Z[0]` to `Z[N]`, which is `Z[0]` again.
+    points: &'a [Complex<f32>],
+    /// `−i·W` of the first half of the bins.
+    turns: &'a [Complex<f32>],
+    /// Room for half of the bins, twice.
+    halves: &'a mut [Vec<Complex<f32>>; 2],
     power: &'a mut [f32],
+}
+
+impl WithSimd for Powers<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { points, turns, halves: [low_half, high_half], power } = self;
+        let (low, high) = points.split_at(turns.len());
+        for (mirrored, point) in high_half.iter_mut().zip(high.iter().rev()) {
+            *mirrored = *point;
+        }
+        let lows = S::as_simd_c32s(low).0.iter().zip(S::as_mut_simd_c32s(low_half).0);
+        let highs = S::as_mut_simd_c32s(high_half).0.iter_mut().zip(S::as_simd_c32s(turns).0);
+        for ((low, low_power), (high, turn)) in lows.zip(highs) {
+            let mirrored = simd.conj_c32s(*high);
+            let even = simd.add_c32s(*low, mirrored);
+            let odd = simd.mul_c32s(*turn, simd.sub_c32s(*low, mirrored));
+            *low_power = simd.abs2_c32s(simd.add_c32s(even, odd));
+            *high = simd.abs2_c32s(simd.sub_c32s(even, odd));
+        }
+        // Even and odd parts are halves of these sums, and their squares a quarter.
+        let (low_power, high_power) = power.split_at_mut(turns.len());
+        for (power, low) in low_power.iter_mut().zip(&*low_half) {
+            *power = 0.25 * low.re;
+        }
+        if let ([middle_power, high_power @ ..], Some(middle)) = (high_power, high.first()) {
+            *middle_power = middle.norm_sqr();
+            for (power, high) in high_power.iter_mut().zip(high_half.iter().rev()) {
+                *power = 0.25 * high.re;
+            }
+        }
+    }
+}
+
+/// A power spectrum as levels of mel bands.
+struct Levels<'a> {
+    power: &'a [f32],
+    filters: &'a MelFilters,
     frame: &'a mut MelFrame,
 }
 
@@ -152,9 +211,6 @@ impl WithSimd for Levels<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for (power, bin) in self.power.iter_mut().zip(self.spectrum) {
-            *power = bin.norm_sqr();
-        }
         for (level, band) in self.frame.iter_mut().zip(&self.filters.bands) {
             let bins = self.power.get(band.first_bin..).unwrap_or_default();
             // Sums side by side, so that the compiler finds vectors.
@@ -164,7 +220,12 @@ impl WithSimd for Levels<'_> {
                     *sum += weight * bin;
                 }
             }
-            *level = sums.iter().sum();
+            for half in [LANES / 2, LANES / 4, LANES / 8] {
+                for lane in 0..half {
+                    sums[lane] += sums[lane + half];
+                }
+            }
+            *level = sums[0];
         }
         for level in self.frame {
             *level = decibels(level.max(MIN_POWER));
@@ -276,6 +337,26 @@ mod tests {
             assert!((mel_to_hz(hz_to_mel(hz)) - hz).abs() < 1e-8, "{hz}");
         }
         assert!((LN_STEP - 6.4_f64.ln()).abs() < 1e-15);
+    }
+
+    #[test]
+    fn powers_are_those_of_the_transform_by_definition() {
+        let mut mel = MelSpectrogram::new();
+        let samples: Vec<f32> = (0..FFT_SIZE).map(|n| ((n * n % 9_973) as f32 / 5_000.0 - 1.0).powi(3)).collect();
+        mel.window.fill(1.0);
+        mel.pending.clone_from(&samples);
+        mel.compute(&mut |_| Ok::<(), Infallible>(())).unwrap();
+        let expected = |bin: usize| {
+            let angle = |n: usize| -TAU * ((n * bin) % FFT_SIZE) as f64 / FFT_SIZE as f64;
+            let sum = |part: fn(f64) -> f64| -> f64 {
+                samples.iter().enumerate().map(|(n, sample)| f64::from(*sample) * part(angle(n))).sum()
+            };
+            sum(f64::cos).powi(2) + sum(f64::sin).powi(2)
+        };
+        for bin in (0..=HALF_WINDOW).step_by(13).chain([1, 511, 512, 513, 1_007, 1_008, 1_023]) {
+            let (found, expected) = (f64::from(mel.power[bin]), expected(bin));
+            assert!((found - expected).abs() < 1e-3 + 1e-4 * expected, "bin {bin}: {found} {expected}");
+        }
     }
 
     #[test]
