@@ -28,5 +28,5 @@ pub use cluster::Cluster;
 pub use memory::{MIB, Memory};
 pub use redis::Redis;
 pub use server::{Server, health};
-pub use skip::{note, skip};
+pub use skip::{note, skip, skip_without_tool};
 pub use wait::until;

@@ -1,6 +1,8 @@
-//! What a process holds, as the kernel counts it.
+//! What a process holds and takes, as the kernel counts it.
 
-use std::fs;
+use std::{fs, time::Duration};
+
+use nix::unistd::{SysconfVar, sysconf};
 
 /// Bytes in a mebibyte.
 pub const MIB: u64 = 1024 * 1024;
@@ -24,4 +26,14 @@ impl Memory {
         };
         Self { resident: bytes("VmRSS:"), peak: bytes("VmHWM:") }
     }
+}
+
+/// The processor time of a process, in user and kernel mode.
+pub(crate) fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // The second field is the name in brackets, which may hold anything; these are the 14th and the 15th.
+    let (_, fields) = stat.rsplit_once(')').expect("Linux names the process");
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let a_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().expect("Linux has a clock tick");
+    Duration::from_secs_f64(ticks as f64 / a_second as f64)
 }

@@ -19,7 +19,7 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{Client, Memory, admin, binary::invocation, until};
+use crate::{Client, Memory, admin, binary::invocation, memory, until};
 
 /// Generous: the machine may be building something else.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -151,6 +151,12 @@ impl Server {
     #[must_use]
     pub fn memory(&self) -> Memory {
         Memory::of_process(self.child.id())
+    }
+
+    /// The processor time that the process has taken, in user and kernel mode.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        memory::processor_time(self.child.id())
     }
 
     /// Sends SIGTERM.

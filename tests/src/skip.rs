@@ -17,7 +17,7 @@ pub fn skip(why: impl Display) {
 /// Says that a test is left out for want of a tool.
 ///
 /// `tests/run` installs what tests need and sets `CHORALE_TESTS_REQUIRE_TOOLS`: then a missing tool fails the test.
-pub(crate) fn skip_without_tool(tool: &str, how: &str) {
+pub fn skip_without_tool(tool: &str, how: &str) {
     assert!(env::var_os("CHORALE_TESTS_REQUIRE_TOOLS").is_none(), "{tool} is needed: {how}");
     skip(format_args!("no {tool} ({how}; or let tests/run do it)"));
 }

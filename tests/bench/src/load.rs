@@ -25,10 +25,13 @@ use tokio::{
 };
 use tonic::{Code, transport::Endpoint};
 
-use crate::served_rivals::{Beside, ServedRival};
+use crate::{
+    Files, plot, report,
+    served_rivals::{Beside, ServedRival},
+};
 
 /// Connections that callers share.
-const CONNECTIONS: usize = 8;
+pub(crate) const CONNECTIONS: usize = 8;
 /// How long new calls begin before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Calls for the latency without load.
@@ -58,52 +61,55 @@ pub(crate) struct LoadArguments {
     /// Loads to try, in percent of the most that the server took
     #[arg(long, value_delimiter = ',', default_values_t = [10, 30, 50, 70, 85], value_name = "PERCENT")]
     shares: Vec<u32>,
+    /// Draw latency against load, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What came out.
 #[derive(Serialize)]
-struct LoadResult {
-    name: &'static str,
+pub(crate) struct LoadResult {
+    pub(crate) name: &'static str,
     /// Of one call after the other.
     idle: Latency,
     /// Tracks a second, with many calls in flight.
     most_per_second: f64,
-    loads: Vec<Load>,
+    pub(crate) loads: Vec<Load>,
 }
 
 #[derive(Serialize)]
-struct Load {
+pub(crate) struct Load {
     share_percent: u32,
-    offered_per_second: f64,
+    pub(crate) offered_per_second: f64,
     answered: u64,
     refused: u64,
-    latency: Latency,
+    pub(crate) latency: Latency,
 }
 
 /// Milliseconds.
 #[derive(Serialize)]
-struct Latency {
-    p50: f64,
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
     p90: f64,
-    p99: f64,
+    pub(crate) p99: f64,
     most: f64,
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |share| histogram.value_at_quantile(share) as f64 / 1e3;
         Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), most: histogram.max() as f64 / 1e3 }
     }
 }
 
 /// Loads a server, and perhaps a rival, and prints what happens.
-pub(crate) fn run(arguments: &LoadArguments, audio: &Path, json: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &LoadArguments, files: &Files) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let results = runtime.block_on(load_all(arguments, audio))?;
-    if let Some(path) = json {
-        std::fs::write(path, serde_json::to_string_pretty(&results)?).with_context(|| path.display().to_string())?;
+    let results = runtime.block_on(load_all(arguments, &files.audio))?;
+    if let Some(path) = &arguments.plot {
+        plot::write(&results, path).with_context(|| path.display().to_string())?;
     }
-    Ok(())
+    report::write(&results, files.json.as_deref())
 }
 
 async fn load_all(arguments: &LoadArguments, audio: &Path) -> anyhow::Result<Vec<LoadResult>> {
@@ -264,11 +270,11 @@ async fn arrive(callee: &Arc<Callee>, share_percent: u32, per_second: f64, durat
     Ok(Load { share_percent, offered_per_second: per_second, answered, refused, latency: Latency::of(&latencies) })
 }
 
-fn histogram() -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 3_600_000_000, 3)?)
 }
 
-fn microseconds(duration: Duration) -> u64 {
+pub(crate) fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -4,10 +4,13 @@
 //! take turns, many times over, and what is reported is the median of the ratios of neighbours: whatever else the machine
 //! does slows all of them. What they answer is compared first, so that nobody wins by doing something else.
 
+mod cached;
 mod contender;
 mod entries;
+mod held;
 mod load;
 mod ours;
+mod plot;
 mod race;
 mod report;
 mod rows;
@@ -17,7 +20,7 @@ mod served_rivals;
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
 
 use crate::{
@@ -66,12 +69,24 @@ enum Command {
         /// How to load what
         #[command(flatten)]
         load: load::LoadArguments,
-        /// The track that is classified
-        #[arg(long, value_name = "FILE", default_value = "tests/fixtures/genres/blues.mp3")]
-        audio: PathBuf,
-        /// Write the results as JSON too
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Look up verdicts that are known already, beside Redis alone
+    Cached {
+        /// How to look up
+        #[command(flatten)]
+        cached: cached::CachedArguments,
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Look at the memory that roles hold for open streams, and for a track of hours
+    Memory {
+        /// What to hold
+        #[command(flatten)]
+        held: held::HeldArguments,
+        #[command(flatten)]
+        files: Files,
     },
     /// Take part as a contender: what `tests/bench/rivals/rival.py` describes
     #[command(hide = true)]
@@ -82,11 +97,24 @@ enum Command {
     },
 }
 
+/// What is read and written.
+#[derive(Args)]
+struct Files {
+    /// The track that is classified
+    #[arg(long, value_name = "FILE", default_value = "tests/fixtures/genres/blues.mp3")]
+    audio: PathBuf,
+    /// Write the results as JSON too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match &arguments.command {
         Some(Command::Contender { work }) => return ours::take_part(work),
-        Some(Command::Load { load, audio, json }) => return load::run(load, audio, json.as_deref()),
+        Some(Command::Load { load, files }) => return load::run(load, files),
+        Some(Command::Cached { cached, files }) => return cached::run(cached, files),
+        Some(Command::Memory { held, files }) => return held::run(held, files),
         None => {}
     }
     let scratch = tempfile::tempdir()?;
@@ -120,8 +148,5 @@ fn main() -> anyhow::Result<()> {
         progress.inc(1);
     }
     progress.finish_and_clear();
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, serde_json::to_string_pretty(&results)?).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
+    report::write(&results, arguments.json.as_deref())
 }

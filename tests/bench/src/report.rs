@@ -1,4 +1,9 @@
-//! What is printed.
+//! What is printed and written.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
 
 use crate::{
     race::{RivalResult, RowResult},
@@ -20,17 +25,27 @@ pub(crate) fn row(result: &RowResult) {
     let RowResult { name, unit, our_seconds, .. } = result;
     anstream::println!("{name}, {}: {} a {unit}", cores(result.cores), time(*our_seconds));
     for rival in &result.rivals {
-        let RivalResult { name, versions, seconds, ratio: [low, middle, high], goal, .. } = rival;
-        let met = if rival.met() { "met" } else { "missed" };
+        let RivalResult { name, versions, seconds, ratio: [low, middle, high], goal: wanted, .. } = rival;
         anstream::println!(
-            "    {name:<28} {:>9} = {:>6} ({} to {})   goal {}: {met}   [{versions}]",
+            "    {name:<28} {:>9} = {:>6} ({} to {})   {}   [{versions}]",
             time(*seconds),
             factor(*middle),
             factor(*low),
             factor(*high),
-            factor(*goal),
+            goal(rival.met(), &factor(*wanted)),
         );
     }
+}
+
+/// Writes results as JSON, if a file is wanted.
+pub(crate) fn write(results: &impl Serialize, json: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = json else { return Ok(()) };
+    std::fs::write(path, serde_json::to_string_pretty(results)?).with_context(|| path.display().to_string())
+}
+
+/// What was wanted, and whether it is so.
+pub(crate) fn goal(met: bool, wanted: &str) -> String {
+    format!("goal {wanted}: {}", if met { "met" } else { "missed" })
 }
 
 fn cores(cores: usize) -> String {

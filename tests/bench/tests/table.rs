@@ -4,6 +4,7 @@
 
 use std::process::Command;
 
+use chorale_tests::skip_without_tool;
 use serde_json::Value;
 
 fn bench(arguments: &[&str]) -> (bool, String) {
@@ -45,8 +46,10 @@ fn what_cannot_be_measured_is_said() {
 fn a_server_is_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("load.json");
-    let (done, output) =
-        bench(&["load", "--seconds", "1", "--streams", "4", "--shares", "20,40", "--json", json.to_str().unwrap()]);
+    let plot = folder.path().join("load.svg");
+    let mut arguments = vec!["load", "--seconds", "1", "--streams", "4", "--shares", "20,40"];
+    arguments.extend(["--json", json.to_str().unwrap(), "--plot", plot.to_str().unwrap()]);
+    let (done, output) = bench(&arguments);
     assert!(done, "{output}");
     assert!(output.contains("4 calls at a time") && output.contains(" 40 % of that"), "{output}");
     let results: Vec<Value> = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
@@ -60,6 +63,37 @@ fn a_server_is_loaded() {
         );
         assert_eq!(load["refused"], 0);
     }
+    let plot = std::fs::read_to_string(plot).unwrap();
+    let lines = plot.matches("<polyline").count();
+    assert!(lines >= 2 && plot.contains("chorale: half wait no longer"), "{plot}");
+
     let (done, output) = bench(&["load", "--endpoint", "http://127.0.0.1:1"]);
     assert!(!done && output.contains("http://127.0.0.1:1"), "{output}");
+}
+
+#[test]
+fn known_verdicts_and_memory_are_measured() {
+    if Command::new("redis-benchmark").arg("--version").output().is_err() {
+        return skip_without_tool("redis-benchmark", "apt-get install redis-tools");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("results.json");
+    let json = json.to_str().unwrap();
+    let results = || serde_json::from_slice::<Value>(&std::fs::read(json).unwrap()).unwrap();
+    let positive = |value: &Value| value.as_f64().unwrap() > 0.0;
+
+    let quick = ["--turns", "1", "--lookups", "50", "--streams", "4", "--seconds", "1", "--json", json];
+    let (done, output) = bench(&[["cached"].as_slice(), &quick].concat());
+    assert!(done, "{output}");
+    let cached = results();
+    for key in ["lookup_p50", "redis_p50", "upload_p50", "value_bytes", "per_second", "per_core_second"] {
+        assert!(positive(&cached[key]), "{key}: {cached}");
+    }
+
+    let (done, output) = bench(&["memory", "--streams", "4", "--hours", "0.05", "--json", json]);
+    assert!(done, "{output}");
+    for (role, held) in ["gateway", "feature"].iter().zip(results().as_array().unwrap()) {
+        assert_eq!(held["role"], *role);
+        assert!(["idle", "with_streams", "early", "late"].iter().all(|key| positive(&held[key])), "{held}");
+    }
 }
