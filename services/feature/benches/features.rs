@@ -3,7 +3,7 @@
 //! `taskset --cpu-list 0 cargo bench --package chorale-feature`. The machine's other work moves times by a tenth and more:
 //! compare neighbours in one run.
 
-#![allow(missing_docs, reason = "a benchmark is a program of its own")]
+#![allow(missing_docs, clippy::expect_used, reason = "a benchmark is a program of its own, and may end by panicking")]
 
 use std::convert::Infallible;
 

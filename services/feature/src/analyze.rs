@@ -1,9 +1,10 @@
 //! The one way in.
 
 use crate::decode;
+use crate::decoded::Decoded;
 use crate::error::FeatureError;
 use crate::pcm::PcmSpec;
-use crate::pipeline::{Event, Pipeline};
+use crate::pipeline::{Event, Pipeline, Totals};
 use crate::source::AudioSource;
 use bytes::Bytes;
 use std::ops::ControlFlow;
@@ -112,6 +113,15 @@ pub fn analyze(
     let decoded = decode::decode(source, input, limits, &mut |block| pipeline.push(block))?;
     let totals = pipeline.finish()?;
     let decode_time = started.elapsed().saturating_sub(source.waited() + totals.mel_time + totals.sink_time);
+    summarize(source, decoded, &totals, decode_time)
+}
+
+pub(crate) fn summarize(
+    source: &AudioSource,
+    decoded: Decoded,
+    totals: &Totals,
+    decode_time: Duration,
+) -> Result<AudioSummary, FeatureError> {
     // What follows the audio, tags for example, is part of the upload: the caller need not tell the two apart.
     source.drain()?;
     Ok(AudioSummary {

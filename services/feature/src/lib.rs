@@ -12,6 +12,7 @@ mod au;
 mod audio_track;
 mod chunk;
 mod config;
+mod conveyor;
 mod decode;
 mod decoded;
 mod dispatch;

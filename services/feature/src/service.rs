@@ -1,11 +1,17 @@
 //! `chorale.v1.FeatureService`: one upload in, its classified chunks out.
 //!
-//! Three things run at the same time for a track, and a failure of one ends all three: the upload is received, a thread
-//! decodes it into chunks, and the chunks are classified and sent back in order. Between them are short queues, so that a
+//! Three things run at the same time for a track, and a failure of one ends all three: the upload is received, two threads
+//! decode it and compute its chunks, and the chunks are classified and sent back in order. Between them are short queues, so that a
 //! slow one slows the others: a caller that does not read, or inference that falls behind, pauses the decoder, and a
 //! paused decoder pauses the upload. They begin when the track has its [turn](crate::turns).
 
-use std::{io, ops::ControlFlow, sync::Arc, thread, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    ops::ControlFlow,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use chorale_model::contract;
@@ -23,11 +29,7 @@ use futures::{
     future::{self, Either},
 };
 use tokio::{
-    sync::{
-        OwnedSemaphorePermit, Semaphore,
-        mpsc::{self, error::TrySendError},
-        oneshot,
-    },
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,8 +37,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
-    AudioInput, AudioSender, AudioSource, AudioSummary, Event, FeatureError, Limits, MelChunk, PcmSpec, analyze,
+    AudioInput, AudioSender, AudioSource, AudioSummary, Event, FeatureError, Limits, MelChunk, PcmSpec,
     config::FeatureConfig,
+    conveyor::analyze_on_two_cores,
     dispatch::{Dispatcher, deadline_passed},
     metrics::FeatureMetrics,
     turns::{SharedTurn, Turn, Turns},
@@ -330,9 +333,9 @@ enum DecodeFailure {
     Panic,
 }
 
-/// Decodes on a thread of its own: it sleeps while it waits for the upload, which may take as long as the caller likes,
-/// and must not take the runtime's blocking threads meanwhile. `turn` rests while it waits, and `permit` is given back when
-/// the thread ends.
+/// Decodes on threads of its own: they sleep while they wait for the upload, which may take as long as the caller
+/// likes, and must not take the runtime's blocking threads meanwhile. `turn` rests while they wait, and `permit` is given
+/// back when they end.
 fn decode_on_thread(
     source: AudioSource,
     input: AudioInput,
@@ -345,22 +348,11 @@ fn decode_on_thread(
     let turn = SharedTurn::from(turn);
     source.take_turns(turn.clone());
     let decode = move || {
-        let mut sink = |event: Event<'_>| {
-            let known = Known::from(event);
-            let is_chunk = matches!(known, Known::Chunk(_));
-            let sent = match events.try_send(known) {
-                Err(TrySendError::Full(known)) => turn.rest(|| events.blocking_send(known)).is_ok(),
-                sent => sent.is_ok(),
-            };
-            if !sent {
-                return ControlFlow::Break(());
-            }
-            if is_chunk {
-                turn.count_chunk();
-            }
-            ControlFlow::Continue(())
+        let mut sink = |event: Event<'_>| match events.blocking_send(event.into()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
         };
-        let outcome = analyze(&source, &input, &limits, &mut sink).map_err(DecodeFailure::Audio);
+        let outcome = analyze_on_two_cores(&source, &input, &limits, &turn, &mut sink).map_err(DecodeFailure::Audio);
         drop((source, turn));
         drop(permit);
         // Nobody listens if the stream has ended.
@@ -467,6 +459,8 @@ impl From<FeatureError> for Failure {
                 Self::limit(limit, allowed, message).with("found", value)
             }
             FeatureError::Aborted => Self::new(Reason::Cancelled, message),
+            // The system has no further thread.
+            FeatureError::Io(error) if error.kind() == ErrorKind::WouldBlock => Self::new(Reason::Overloaded, message),
             FeatureError::Io(_) => Self::new(Reason::Internal, message),
         }
     }

@@ -8,7 +8,7 @@
 //!                      has bytes                      its turn came
 //!   outside ─────────────────────────────▶ queued ───────────────────▶ running ──▶ ended
 //!      │     refused if too many wait        ▲                          │   │
-//!      └───────────▶ refused                 │ after QUANTUM_CHUNKS, at  │   │ the upload is behind, or
+//!      └───────────▶ refused                 │ after QUANTUM_SECONDS, at│   │ the upload is behind, or
 //!                                            │ the end of the queue      │   │ who takes the chunks is
 //!                                            ├───────────────────────────┘   ▼
 //!                                            │                             resting: its core is another's
@@ -31,8 +31,8 @@ use tokio::sync::oneshot;
 
 use crate::metrics::FeatureMetrics;
 
-/// A track lets others go first after so many chunks, which are a minute of audio.
-const QUANTUM_CHUNKS: u32 = 30;
+/// A track lets others go first after so much audio, in seconds.
+const QUANTUM_SECONDS: f64 = 60.0;
 
 /// The cores, and who waits for one.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Turns {
         let place = self.new_place(urgency, came);
         let core = self.join(place, Some(urgency))?.await.map_err(|_| lost())?;
         self.entered(urgency, came, Instant::now());
-        Ok(Turn { turns: Arc::clone(self), urgency, place, core: Some(core), chunks: 0 })
+        Ok(Turn { turns: Arc::clone(self), urgency, place, core: Some(core), seconds: 0.0, ended: false })
     }
 
     fn entered(&self, urgency: Urgency, came: Instant, now: Instant) {
@@ -152,8 +152,9 @@ pub(crate) struct Turn {
     urgency: Urgency,
     place: Place,
     core: Option<Core>,
-    /// Since it had its place.
-    chunks: u32,
+    /// Audio since it had its place, in seconds.
+    seconds: f64,
+    ended: bool,
 }
 
 impl Turn {
@@ -165,13 +166,13 @@ impl Turn {
         waited
     }
 
-    /// Counts a chunk; now and then others go first. Blocks until there is a core again.
-    pub(crate) fn count_chunk(&mut self) {
-        self.chunks += 1;
-        if self.chunks < QUANTUM_CHUNKS {
+    /// Counts seconds of audio that were decoded; now and then others go first. Blocks until there is a core again.
+    pub(crate) fn count_audio(&mut self, seconds: f64) {
+        self.seconds += seconds;
+        if self.seconds < QUANTUM_SECONDS {
             return;
         }
-        self.chunks = 0;
+        self.seconds = 0.0;
         self.place = self.turns.new_place(self.urgency, Instant::now());
         let others_first = self.turns.lock().queue.first_key_value().is_some_and(|(first, _)| *first < self.place);
         if others_first {
@@ -180,7 +181,16 @@ impl Turn {
         }
     }
 
+    /// Gives the core back: what is left to do takes none.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+        self.core = None;
+    }
+
     fn resume(&mut self) {
+        if self.ended {
+            return;
+        }
         // Nobody but newcomers is refused, and no sender is dropped without a core while this side waits.
         self.core = self.turns.join(self.place, None).ok().and_then(|granted| granted.blocking_recv().ok());
     }
@@ -202,9 +212,14 @@ impl SharedTurn {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).rest(wait)
     }
 
-    /// See [`Turn::count_chunk`].
-    pub(crate) fn count_chunk(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).count_chunk();
+    /// See [`Turn::end`].
+    pub(crate) fn end(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).end();
+    }
+
+    /// See [`Turn::count_audio`].
+    pub(crate) fn count_audio(&self, seconds: f64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).count_audio(seconds);
     }
 }
 
@@ -330,17 +345,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_has_ended_waits_for_no_core() {
+        let turns = turns(1, 10);
+        let mut ended = turns.enter(Urgency::Interactive).await.unwrap();
+        ended.end();
+        let _running = turns.enter(Urgency::Interactive).await.unwrap();
+        ended.rest(|| ());
+    }
+
+    #[tokio::test]
     async fn a_long_track_lets_others_go_first_now_and_then() {
         let turns = turns(1, 10);
         let mut long = turns.enter(Urgency::Interactive).await.unwrap();
-        for _ in 0..2 * QUANTUM_CHUNKS {
-            long.count_chunk();
-        }
+        // Nobody waits.
+        long.count_audio(QUANTUM_SECONDS);
         let short = track(&turns, Urgency::Interactive).await;
         let (ended, end) = oneshot::channel();
         thread::spawn(move || {
-            for _ in 0..QUANTUM_CHUNKS {
-                long.count_chunk();
+            for _ in 0..2 {
+                long.count_audio(QUANTUM_SECONDS / 2.0);
             }
             let _ = ended.send(());
         });

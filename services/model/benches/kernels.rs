@@ -3,7 +3,7 @@
 //! `cargo bench --package chorale-model`, on one core: `RAYON_NUM_THREADS=1 taskset --cpu-list 0 cargo bench …`. The machine's
 //! other work moves times by a tenth and more: compare neighbours in one run.
 
-#![allow(missing_docs, reason = "a benchmark is a program of its own")]
+#![allow(missing_docs, clippy::expect_used, reason = "a benchmark is a program of its own, and may end by panicking")]
 
 // The kernels are no part of the crate's face: this compiles them once more.
 #[allow(dead_code, unused_imports, reason = "the network uses the rest, and tests need them")]
