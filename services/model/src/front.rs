@@ -4,7 +4,7 @@
 
 use std::f64::consts::LN_10;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::{
     Result, Weights,
@@ -30,7 +30,6 @@ pub(crate) struct Front {
     input_shift: f64,
     timbral: [FilterBank; 2],
     temporal: FilterBank,
-    cells: Vec<f32>,
 }
 
 impl Front {
@@ -48,7 +47,6 @@ impl Front {
             input_shift: input_shift.iter().copied().map(f64::from).sum(),
             timbral: [low?, high?],
             temporal: FilterBank::new(&temporal_filters(weights)?, device)?,
-            cells: (0..=u8::MAX).map(dequantize).collect(),
         })
     }
 
@@ -57,15 +55,17 @@ impl Front {
         &self.device
     }
 
-    /// Chunks of the feature contract in dB below their loudest cell, `[MEL_BANDS, batch · frames]`.
+    /// Chunks of the feature contract in dB below their loudest cell, `[MEL_BANDS, batch · frames]`. They travel to the device
+    /// as bytes, in one piece.
     pub(crate) fn decibels(&self, chunks: &[&[u8]]) -> Result<Tensor> {
-        let decibels: Vec<f32> = (0..MEL_BANDS)
-            .flat_map(|band| {
-                chunks.iter().flat_map(move |chunk| chunk.iter().skip(band * CHUNK_FRAMES).take(CHUNK_FRAMES))
-            })
-            .filter_map(|cell| self.cells.get(usize::from(*cell)).copied())
-            .collect();
-        Ok(Tensor::from_vec(decibels, (MEL_BANDS, chunks.len() * CHUNK_FRAMES), &self.device)?)
+        let rows = (0..MEL_BANDS).flat_map(|band| {
+            let frames = band * CHUNK_FRAMES..(band + 1) * CHUNK_FRAMES;
+            chunks.iter().filter_map(move |chunk| chunk.get(frames.clone()))
+        });
+        let cells = rows.collect::<Vec<_>>().concat();
+        let cells = Tensor::from_vec(cells, (MEL_BANDS, chunks.len() * CHUNK_FRAMES), &self.device)?;
+        let (silence, step) = (dequantize(0), dequantize(1) - dequantize(0));
+        Ok(cells.to_dtype(DType::F32)?.affine(f64::from(step), f64::from(silence))?)
     }
 
     /// The channels `[channels, batch, frames / frame step]` of `[MEL_BANDS, batch · frames]` dB.
