@@ -98,7 +98,7 @@ impl Analysis {
     /// Reads a status that ended the call, and says so to the balancer if the replica broke off.
     pub(crate) fn broke_off(&self, status: &Status) -> Failure {
         let failure = feature_failure(status);
-        if failure.reason == Reason::DependencyUnavailable {
+        if another_may_admit(&failure) {
             tracing::warn!(address = %self.replica.address(), %failure, "feature call broke off");
             self.replica.failed();
         }
@@ -108,6 +108,12 @@ impl Analysis {
 
 fn another_may_admit(failure: &Failure) -> bool {
     matches!(failure.reason, Reason::DependencyUnavailable | Reason::Draining | Reason::Overloaded)
+}
+
+/// Whether it helps to send the audio of a call that `failure` ended again, where so many replicas are known.
+pub(crate) fn another_may_serve(failure: &Failure, replicas: usize) -> bool {
+    // A replica that is away may be back already; one that is overloaded is not helped by the same once more.
+    another_may_admit(failure) && (failure.reason != Reason::Overloaded || replicas > 1)
 }
 
 /// What a status of the feature service means to our caller.

@@ -7,12 +7,15 @@
 //!                                                               │ an equal call lands first
 //!                                                               ├───────────────▲
 //!                                                               │ settled early │
-//!                                                               └───────────────┘
+//!                                                               ├───────────────┘
+//!                                                               │ the replica goes away
+//!                                                               └─▶ open another one, and send the audio again
 //! ```
 //!
 //! The deadline cuts through all of it: see [`Classification::run`].
 
 use std::{
+    collections::VecDeque,
     fmt,
     future::pending,
     sync::{
@@ -38,7 +41,7 @@ use tokio::{
 use tonic::Status;
 
 use crate::{
-    analysis::Analysis,
+    analysis::{Analysis, another_may_serve},
     answers::{Answers, Lookup, Settled},
     cache::CacheKey,
     config::LimitsConfig,
@@ -47,6 +50,7 @@ use crate::{
     heard::Heard,
     metrics::GatewayMetrics,
     model::{KnownModel, LatestModel},
+    replay::Replay,
     request::{CheckedOptions, Upload},
 };
 
@@ -167,9 +171,7 @@ impl<'a> Classification<'a> {
             }
         };
 
-        let remaining = self.deadline.map(|deadline| deadline.remaining());
-        let Context { replicas, metrics, .. } = self.context;
-        let analysis = Analysis::open(replicas, &self.options.analyze, self.request_id, remaining, metrics).await?;
+        let analysis = self.open().await?;
         self.accept(&model, true).await?;
         match self.hear(&mut upload, analysis, heard, role).await? {
             Outcome::Known(verdict) => Ok(cached(&verdict)),
@@ -179,6 +181,25 @@ impl<'a> Classification<'a> {
             }
             Outcome::Heard(summary, role) => self.conclude(heard, *summary, role),
         }
+    }
+
+    /// Opens a call of the feature service.
+    async fn open(&self) -> Result<Analysis, Failure> {
+        let remaining = self.deadline.map(|deadline| deadline.remaining());
+        let Context { replicas, metrics, .. } = self.context;
+        Analysis::open(replicas, &self.options.analyze, self.request_id, remaining, metrics).await
+    }
+
+    /// Opens a call on another replica than the one that `failure` ended, if the whole audio can be sent again: it, and that
+    /// audio.
+    async fn reopen(&self, failure: Failure, replay: &mut Replay) -> Result<(Analysis, Vec<Bytes>), Failure> {
+        let Context { replicas, metrics, .. } = self.context;
+        if !another_may_serve(&failure, replicas.current().len()) {
+            return Err(failure);
+        }
+        let audio = replay.again().ok_or(failure)?;
+        metrics.replays.inc();
+        Ok((self.open().await?, audio))
     }
 
     /// Lets equal calls wait for this one, unless it may end with a verdict that is not for them.
@@ -204,9 +225,17 @@ impl<'a> Classification<'a> {
         let idle_timeout = self.context.limits.idle_timeout;
         let mut uploading = true;
         let mut summary: Option<Summary> = None;
-        let mut piece = Bytes::new();
+        // What came and was not sent yet, or must be sent again.
+        let mut unsent = VecDeque::new();
+        // A track that is there as a whole takes no more memory for being kept.
+        let whole = matches!(upload, Upload::Whole(_));
+        let mut replay = Replay::new(if whole { u64::MAX } else { self.context.limits.replay_window.as_u64() });
+        let mut known_chunks = 0;
         let mut moved_at = Instant::now();
         loop {
+            if !uploading && unsent.is_empty() {
+                analysis.requests = None;
+            }
             if let Some(summary) = summary.take_if(|_| !uploading) {
                 return Ok(Outcome::Heard(Box::new(summary), role));
             }
@@ -214,9 +243,20 @@ impl<'a> Classification<'a> {
                 // Results first: they free what they stand for.
                 biased;
                 message = analysis.responses.message(), if summary.is_none() => {
-                    let message = message.map_err(|status| analysis.broke_off(&status))?;
+                    let message = match message {
+                        Ok(message) => message,
+                        Err(status) => {
+                            let failure = analysis.broke_off(&status);
+                            let (again, audio) = self.reopen(failure, &mut replay).await?;
+                            (analysis, unsent) = (again, audio.into());
+                            known_chunks = heard.tally.chunks();
+                            continue;
+                        }
+                    };
                     let message = message.ok_or_else(|| feature_bug("ended without a summary"))?;
                     match message.event {
+                        // Heard before the audio was sent again.
+                        Some(analyze_response::Event::Chunk(chunk)) if chunk.index < known_chunks => {}
                         Some(analyze_response::Event::Chunk(chunk)) => {
                             self.hear_chunk(heard, chunk).await?;
                             if heard.tally.is_settled(self.options.early_error_rate) {
@@ -234,24 +274,25 @@ impl<'a> Classification<'a> {
                     }
                     None => role = Role::Alone,
                 },
-                room = room(analysis.requests.clone()), if !piece.is_empty() => match room {
+                room = room(analysis.requests.clone()), if !unsent.is_empty() => match room {
                     Some(room) => {
-                        let audio = piece.split_to(piece.len().min(PIECE_BYTES));
-                        room.send(AnalyzeRequest { payload: Some(analyze_request::Payload::Audio(audio)) });
+                        if let Some(audio) = next_piece(&mut unsent) {
+                            room.send(AnalyzeRequest { payload: Some(analyze_request::Payload::Audio(audio)) });
+                        }
                     }
                     // The feature service has heard enough; the rest counts for the digest only.
-                    None => piece.clear(),
+                    None => unsent.clear(),
                 },
-                next = upload.next(), if uploading && piece.is_empty() => match next? {
+                next = upload.next(), if uploading && unsent.is_empty() => match next? {
                     // An empty message must not keep an idle upload alive.
                     Some(audio) if audio.is_empty() => continue,
                     Some(audio) => {
                         self.receive(heard, &audio)?;
-                        piece = audio;
+                        replay.keep(&audio);
+                        unsent.push_back(audio);
                     }
                     None => {
                         uploading = false;
-                        analysis.requests = None;
                         let digest = self.end_of_upload(heard)?;
                         if !self.options.bypass_cache && !matches!(role, Role::Leader(_)) {
                             let pcm = self.options.analyze.pcm.as_ref();
@@ -264,7 +305,7 @@ impl<'a> Classification<'a> {
                     }
                 },
                 () = sleep_until(moved_at + idle_timeout) => {
-                    return Err(if uploading && piece.is_empty() {
+                    return Err(if uploading && unsent.is_empty() {
                         let message = format!("the upload paused for more than {idle_timeout:?}");
                         Failure::limit("idle_timeout", format_args!("{idle_timeout:?}"), message)
                     } else {
@@ -414,6 +455,16 @@ async fn landing(role: &mut Role) -> Option<Arc<Verdict>> {
         Role::Follower(follower) => follower.landed().await,
         _ => pending().await,
     }
+}
+
+/// The next piece of what is to be sent.
+fn next_piece(unsent: &mut VecDeque<Bytes>) -> Option<Bytes> {
+    let first = unsent.front_mut()?;
+    let piece = first.split_to(first.len().min(PIECE_BYTES));
+    if first.is_empty() {
+        unsent.pop_front();
+    }
+    Some(piece)
 }
 
 /// Waits for room for one more piece; `None` if the feature service takes no more.

@@ -60,6 +60,11 @@ pub struct LimitsConfig {
     pub max_duration: Duration,
     /// Calls that classify at a time; more are refused with `OVERLOADED`. Default: 1024.
     pub max_concurrent_streams: u32,
+    /// Bytes of audio from the beginning of a track that a call keeps, to send them again if the feature replica that hears
+    /// it goes away. A longer track fails with `UNAVAILABLE` then. Default: 512 KiB, half a minute of most mp3 files.
+    ///
+    /// Times `max_concurrent_streams`, this is the most memory that kept audio can take.
+    pub replay_window: ByteSize,
     /// How long an upload, or a caller's reading of the answers, may pause. Default: 60 s.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
@@ -154,6 +159,7 @@ impl Default for LimitsConfig {
             max_message_bytes: ByteSize::mib(32),
             max_duration: Duration::from_secs(12 * 3_600),
             max_concurrent_streams: 1_024,
+            replay_window: ByteSize::kib(512),
             idle_timeout: Duration::from_secs(60),
         }
     }

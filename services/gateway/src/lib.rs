@@ -15,6 +15,7 @@ mod heard;
 mod metrics;
 mod model;
 mod oversize;
+mod replay;
 mod request;
 mod service;
 mod vote;

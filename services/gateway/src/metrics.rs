@@ -69,6 +69,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) flights_shared: Counter,
     pub(crate) verdicts: Family<GenreLabels, Counter>,
     pub(crate) feature_retries: Counter,
+    pub(crate) replays: Counter,
     pub(crate) early_verdicts: Counter,
 }
 
@@ -81,6 +82,10 @@ impl GatewayMetrics {
             cache_failed_writes: counter("cache_failed_writes", "Verdicts that the result cache did not take"),
             flights_shared: counter("flights_shared", "Calls answered by an equal call that ran at the same time"),
             feature_retries: counter("feature_retries", "Feature calls that another replica was asked for"),
+            replays: counter(
+                "replays",
+                "Tracks that were sent again, as the feature replica that heard them went away",
+            ),
             early_verdicts: counter(
                 "early_verdicts",
                 "Verdicts given before the end of the track, as the caller allowed",

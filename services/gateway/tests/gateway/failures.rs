@@ -2,8 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytesize::ByteSize;
 use chorale_gateway::{GatewayConfig, GatewayError};
-use chorale_proto::{service_names::CLASSIFIER, v1::ClassifyOptions};
+use chorale_proto::{
+    service_names::CLASSIFIER,
+    v1::{ClassifyOptions, EventKind, Verdict, classify_stream_response::Event},
+};
 use chorale_runtime::{
     failure::{Failure, Reason},
     process::Process,
@@ -11,7 +15,7 @@ use chorale_runtime::{
 
 use crate::{
     cluster::Cluster,
-    feature::{FakeFeature, Script, audio},
+    feature::{FakeFeature, SILENT, Script, audio},
 };
 
 #[tokio::test]
@@ -45,6 +49,77 @@ async fn a_replica_that_dies_in_the_middle_is_an_outage_to_retry() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     cluster.stream(ClassifyOptions::default(), &audio(&[1])).await.unwrap();
     assert_eq!(back.completed(), 1);
+}
+
+#[tokio::test]
+async fn a_track_goes_on_at_another_replica_where_the_first_one_left_it() {
+    let (mut first, second) = (FakeFeature::start(), FakeFeature::start());
+    let cluster = Cluster::start(&[&first], |_| {}).await;
+    let expected = cluster.stream(ClassifyOptions::default(), &audio(&[1, 2, SILENT, 2, 2])).await.unwrap();
+    let cluster = Cluster::start(&[&first, &second], |config| config.limits.replay_window = ByteSize::kb(4)).await;
+    // Which replica is taken is left to chance.
+    second.set(Script { refuse: Some(Failure::new(Reason::Draining, "not yet")), ..Script::default() });
+    let options =
+        ClassifyOptions { events: vec![EventKind::ChunkVote.into()], bypass_cache: true, ..ClassifyOptions::default() };
+    let begin = async |winners: &[u8]| {
+        let mut call = cluster.open(options.clone()).await;
+        call.accepted().await;
+        call.send_audio(&audio(winners)).await;
+        for index in 0..winners.len() {
+            let Some(Event::ChunkVote(vote)) = call.next().await.unwrap() else { panic!("expected a vote") };
+            assert_eq!(vote.index as usize, index);
+        }
+        call
+    };
+    let mut short = begin(&[1, 2]).await;
+    let mut long = begin(&[1, 2, SILENT, 2, 2]).await;
+    second.set(Script::default());
+    first.kill();
+
+    let failure = long.next().await.unwrap_err();
+    assert_eq!(failure.reason, Reason::DependencyUnavailable, "{failure}");
+    assert!(failure.retry_after.is_some());
+
+    short.send_audio(&audio(&[SILENT, 2, 2])).await;
+    let mut events = short.events().await.unwrap();
+    let Some(Event::Verdict(verdict)) = events.pop() else { panic!("expected a verdict last") };
+    let votes: Vec<u32> = events
+        .iter()
+        .map(|event| match event {
+            Event::ChunkVote(vote) => vote.index,
+            other => panic!("expected a vote, found {other:?}"),
+        })
+        .collect();
+    assert_eq!(votes, [2, 3, 4], "no vote comes twice");
+    assert_eq!(Verdict { timing: None, ..verdict }, Verdict { timing: None, ..expected });
+    assert_eq!(cluster.metric("chorale_gateway_replays_total"), 1);
+}
+
+#[tokio::test]
+async fn a_track_that_kills_replicas_is_given_up() {
+    let gone = Failure::new(Reason::DependencyUnavailable, "the decoder took the process with it");
+    let script = || Script { fail_after: Some((1, gone.clone())), ..Script::default() };
+    let replicas = [FakeFeature::start_with(script()), FakeFeature::start_with(script())];
+    let cluster = Cluster::start(&[&replicas[0], &replicas[1]], |_| {}).await;
+    let failure = cluster.stream(ClassifyOptions::default(), &audio(&[1, 1])).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::DependencyUnavailable);
+    assert_eq!(replicas[0].opened() + replicas[1].opened(), 4);
+}
+
+#[tokio::test]
+async fn a_track_that_a_replica_has_no_time_for_goes_to_another_one() {
+    let full = Failure::new(Reason::Overloaded, "tracks wait for a core already");
+    let busy = FakeFeature::start_with(Script { fail_after: Some((0, full)), ..Script::default() });
+    let free = FakeFeature::start();
+    let cluster = Cluster::start(&[&free, &busy], |_| {}).await;
+    for index in 0..8 {
+        cluster.classify(ClassifyOptions::default(), &audio(&[1, index])).await.unwrap();
+    }
+    let cluster = Cluster::start(&[&busy], |_| {}).await;
+    let failure = cluster.classify(ClassifyOptions::default(), &audio(&[1])).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::Overloaded);
+    assert!(failure.retry_after.is_some());
+    assert_eq!(cluster.metric("chorale_gateway_replays_total"), 0);
 }
 
 #[tokio::test]
