@@ -19,8 +19,8 @@ use crate::{
     turns::SharedTurn,
 };
 
-/// Samples that are handed over together: 0.4 s of most tracks. To wake the other thread takes as long as some hundred.
-const LOAD: usize = 16 << 10;
+/// Samples that are handed over together: 0.2 s of most tracks. To wake the other thread takes as long as some hundred.
+const LOAD: usize = 8 << 10;
 /// Fewer are handed over after this time: audio that arrives as it is played is heard at once.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Loads that wait for features to be computed.

@@ -95,6 +95,10 @@ impl AnalysisService {
             let message = "this replica is shutting down; call again, another one will answer";
             return Err(Failure::new(Reason::Draining, message));
         }
+        // Told before the call is admitted, so that the gateway asks another replica at once.
+        if self.turns.is_full() {
+            return Err(Failure::new(Reason::Overloaded, "as many tracks wait for a core as have their turn in time"));
+        }
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
             Failure::new(Reason::Overloaded, "all streams of this replica are taken (max_concurrent_streams)")
         })

@@ -49,6 +49,15 @@ struct State {
     limit: WaitLimit,
 }
 
+impl State {
+    /// Tracks that wait.
+    fn waiting(&mut self) -> usize {
+        // Who went away does not.
+        self.queue.retain(|_, sender| !sender.is_closed());
+        self.queue.len()
+    }
+}
+
 /// Where a track stands in the queue: the first one is next. The number tells apart who came at the same time.
 type Place = (Instant, u64);
 
@@ -93,6 +102,13 @@ impl Turns {
         Ok(Turn { turns: Arc::clone(self), urgency, place, core: Some(core), seconds: 0.0, ended: false })
     }
 
+    /// Whether so many tracks wait that a further one would be refused now.
+    pub(crate) fn is_full(&self) -> bool {
+        let mut state = self.lock();
+        let waiting = state.waiting();
+        state.free == 0 && !state.limit.allows(waiting, Urgency::Interactive)
+    }
+
     fn entered(&self, urgency: Urgency, came: Instant, now: Instant) {
         let wait = now.saturating_duration_since(came);
         self.metrics.turn_wait_seconds.get_or_create(&[("priority", urgency.name())]).observe(wait.as_secs_f64());
@@ -119,9 +135,7 @@ impl Turns {
             let _ = sender.send(Core { turns: Arc::clone(self) });
             return Ok(granted);
         }
-        // Who went away does not wait.
-        state.queue.retain(|_, sender| !sender.is_closed());
-        let waiting = state.queue.len();
+        let waiting = state.waiting();
         if new.is_some_and(|urgency| !state.limit.allows(waiting, urgency)) {
             let message = format!("{waiting} tracks wait for a core of this replica already");
             return Err(Failure::new(Reason::Overloaded, message));
@@ -292,6 +306,7 @@ mod tests {
         let turns = turns(1, 1);
         let running = taken(track(&turns, Urgency::Interactive).await).await;
         let gone = track(&turns, Urgency::Interactive).await;
+        assert!(turns.is_full());
         assert_eq!(turns.enter(Urgency::Interactive).await.unwrap_err().reason, Reason::Overloaded);
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
