@@ -5,6 +5,7 @@
 
 mod memory;
 mod redis;
+mod seal;
 
 use std::{
     fmt,
@@ -12,20 +13,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use chorale_model::labels::UNKNOWN;
 use chorale_proto::v1::{PcmFormat, Verdict};
 use futures::future::BoxFuture;
 use prost::Message;
 
-use self::{memory::MemoryCache, redis::RedisCache};
+use self::{memory::MemoryCache, redis::RedisCache, seal::Seal};
 use crate::{
     config::CacheConfig,
+    error::GatewayError,
     metrics::{GatewayMetrics, LookupLabels, LookupResult, OperationLabels},
 };
 
-/// The first byte of a stored value. Another one belongs to another version of Chorale.
-const VALUE_VERSION: u8 = 1;
 /// The largest value that is stored or read, in bytes: the segments of 12 hours that change genre all the time.
 const MAX_VALUE_BYTES: usize = 2 * 1024 * 1024;
 
@@ -101,6 +101,7 @@ pub(crate) struct Expected<'a> {
 pub(crate) struct VerdictCache {
     /// None if the cache is switched off.
     backend: Option<Arc<dyn Backend>>,
+    seal: Seal,
     metrics: GatewayMetrics,
 }
 
@@ -108,14 +109,15 @@ impl VerdictCache {
     /// Sets the backend up that `config` names. Needs a runtime, but not that Redis is there.
     ///
     /// # Errors
-    /// If the client for Redis cannot be made.
-    pub(crate) fn new(config: &CacheConfig, metrics: GatewayMetrics) -> Result<Self, ::redis::RedisError> {
+    /// If the client for Redis cannot be made, or the secret cannot be read.
+    pub(crate) fn new(config: &CacheConfig, metrics: GatewayMetrics) -> Result<Self, GatewayError> {
         let backend: Option<Arc<dyn Backend>> = match &config.url {
             _ if !config.enabled => None,
             None => Some(Arc::new(MemoryCache::new(config.memory_size.as_u64(), config.ttl))),
             Some(url) => Some(Arc::new(RedisCache::new(url, config.ttl, config.timeout)?)),
         };
-        Ok(Self { backend, metrics })
+        let seal = config.secret_file.as_deref().map_or(Ok(Seal::None), Seal::from_file)?;
+        Ok(Self { backend, seal, metrics })
     }
 
     /// The verdict of `key`, if there is one and it is what `expected` says.
@@ -123,7 +125,7 @@ impl VerdictCache {
         let backend = self.backend.as_deref()?;
         let (result, verdict) = match self.timed(backend, "get", backend.get(key, MAX_VALUE_BYTES)).await {
             Ok(None) => (LookupResult::miss, None),
-            Ok(Some(value)) => match decode(&value, expected) {
+            Ok(Some(value)) => match self.decode(key, &value, expected) {
                 Some(verdict) => (LookupResult::hit, Some(verdict)),
                 None => {
                     tracing::warn!(backend = backend.name(), %key, bytes = value.len(), "cached value not usable");
@@ -140,16 +142,20 @@ impl VerdictCache {
     /// Keeps `verdict`, which must hold all scores. Failing is not an error.
     pub(crate) async fn put(&self, key: CacheKey, verdict: &Verdict) {
         let Some(backend) = self.backend.as_deref() else { return };
-        let length = verdict.encoded_len() + 1;
-        if length > MAX_VALUE_BYTES {
+        let value = self.seal.wrap(key, &verdict.encode_to_vec());
+        if value.len() > MAX_VALUE_BYTES {
             return;
         }
-        let mut value = BytesMut::with_capacity(length);
-        value.put_u8(VALUE_VERSION);
-        value.put(verdict.encode_to_vec().as_slice());
-        if self.timed(backend, "put", backend.put(key, value.freeze())).await.is_err() {
+        if self.timed(backend, "put", backend.put(key, value)).await.is_err() {
             self.metrics.cache_failed_writes.inc();
         }
+    }
+
+    fn decode(&self, key: CacheKey, value: &[u8], expected: Expected<'_>) -> Option<Verdict> {
+        if value.len() > MAX_VALUE_BYTES {
+            return None;
+        }
+        Verdict::decode(self.seal.unwrap(key, value)?).ok().filter(|verdict| fits(verdict, expected))
     }
 
     async fn timed<T>(
@@ -167,14 +173,6 @@ impl VerdictCache {
         }
         result
     }
-}
-
-fn decode(value: &[u8], expected: Expected<'_>) -> Option<Verdict> {
-    let (&VALUE_VERSION, encoded) = value.split_first()? else { return None };
-    if value.len() > MAX_VALUE_BYTES {
-        return None;
-    }
-    Verdict::decode(encoded).ok().filter(|verdict| fits(verdict, expected))
 }
 
 /// Whether this gateway could have given `verdict`.
@@ -235,8 +233,8 @@ mod tests {
         }
     }
 
-    fn value_of(verdict: &Verdict) -> Vec<u8> {
-        [vec![VALUE_VERSION], verdict.encode_to_vec()].concat()
+    fn value_of(key: CacheKey, verdict: &Verdict) -> Vec<u8> {
+        Seal::None.wrap(key, &verdict.encode_to_vec()).to_vec()
     }
 
     #[test]
@@ -264,7 +262,7 @@ mod tests {
         let good = verdict(&digest);
         let memory = Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60)));
         let metrics = GatewayMetrics::register(&mut Registry::default());
-        let cache = VerdictCache { backend: Some(Arc::clone(&memory) as Arc<dyn Backend>), metrics };
+        let cache = VerdictCache { backend: Some(Arc::clone(&memory) as Arc<dyn Backend>), seal: Seal::None, metrics };
         let key = CacheKey::new(&digest, "v1", "f1", None);
 
         assert_eq!(cache.get(key, expected).await, None);
@@ -277,15 +275,15 @@ mod tests {
         let changed = |change: fn(&mut Verdict)| {
             let mut verdict = good.clone();
             change(&mut verdict);
-            value_of(&verdict)
+            value_of(key, &verdict)
         };
-        let truncated = value_of(&good).split_last().unwrap().1.to_vec();
+        let truncated = value_of(key, &good).split_last().unwrap().1.to_vec();
         let corrupt = [
             Vec::new(),
-            vec![VALUE_VERSION],
-            vec![VALUE_VERSION + 1; 40],
+            vec![1],
+            vec![9; 40],
             truncated,
-            vec![VALUE_VERSION; MAX_VALUE_BYTES + 1],
+            vec![1; MAX_VALUE_BYTES + 1],
             changed(|verdict| verdict.blake3_digest = vec![1; 32].into()),
             changed(|verdict| verdict.model_version = "v2".to_owned()),
             changed(|verdict| verdict.genre = "polka".to_owned()),

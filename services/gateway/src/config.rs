@@ -1,6 +1,6 @@
 //! What a gateway may be told, and what it is told if nobody does.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use chorale_runtime::replicas::Target;
@@ -32,6 +32,9 @@ pub struct CacheConfig {
     pub enabled: bool,
     /// A Redis server that replicas share. Default: none, which keeps verdicts in this process's memory.
     pub url: Option<RedisUrl>,
+    /// A file with a secret that all gateways have, at least 32 bytes. Verdicts are kept with a keyed hash, and what others wrote
+    /// into the cache is not believed. Default: none, which trusts whoever can write to Redis.
+    pub secret_file: Option<PathBuf>,
     /// How long a verdict is kept. Default: 7 days.
     #[serde(with = "humantime_serde")]
     pub ttl: Duration,
@@ -144,6 +147,7 @@ impl Default for CacheConfig {
         Self {
             enabled: true,
             url: None,
+            secret_file: None,
             ttl: Duration::from_secs(7 * 24 * 3_600),
             memory_size: ByteSize::mib(64),
             timeout: Duration::from_millis(50),
