@@ -30,6 +30,8 @@ const END_PATIENCE: Duration = Duration::from_secs(60);
 pub struct Server {
     child: Child,
     role: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     endpoint: String,
     admin: SocketAddr,
     start_time: Duration,
@@ -51,11 +53,24 @@ impl Server {
 
     /// The same, with variables of the environment.
     pub async fn start_with(role: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Self::start_at(role.to_owned(), "127.0.0.1:0", arguments, environment).await
+    }
+
+    /// Starts the process again on the same port, as it was started first. It is killed if it still runs.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let (role, address) = (self.role.clone(), self.address().to_owned());
+        *self = Self::start_at(role, &address, self.arguments.clone(), self.environment.clone()).await;
+    }
+
+    async fn start_at(role: String, address: &str, arguments: Vec<String>, environment: Vec<(String, String)>) -> Self {
         let started = Instant::now();
         let mut child = invocation()
-            .args([role, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(arguments)
-            .envs(environment.iter().copied())
+            .args([&role, "--listen", address, "--admin-listen", "127.0.0.1:0"])
+            .args(&arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -66,7 +81,9 @@ impl Server {
         collect(child.stderr.take().expect("stderr is piped"), Arc::clone(&output), |output| &output.stderr);
         let mut server = Self {
             child,
-            role: role.to_owned(),
+            role,
+            arguments,
+            environment,
             endpoint: String::new(),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             start_time: Duration::ZERO,
@@ -74,7 +91,7 @@ impl Server {
         };
         server.endpoint = until("the line that says where the server listens", START_PATIENCE, async || {
             if let Some(status) = server.child.try_wait().expect("the process can be waited for") {
-                panic!("`chorale {role}` ended by itself: {status}");
+                panic!("`chorale {}` ended by itself: {status}", server.role);
             }
             server.output.endpoint()
         })

@@ -160,7 +160,7 @@ impl Client {
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.set_timeout(self.timeout);
 
-        let failed = |status: tonic::Status| ClientError::from(Failure::from_status(&status));
+        let failed = |status: tonic::Status| ClientError::from(Failure::from_peer(&status, "the server"));
         let mut events = self.classifier.clone().classify_stream(request).await.map_err(failed)?.into_inner();
         let mut pending = Some((requests, audio));
         let mut upload = None;

@@ -11,7 +11,7 @@ use chorale_runtime::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue};
+use tonic::{Request, Status, Streaming, metadata::MetadataValue};
 
 use crate::metrics::GatewayMetrics;
 
@@ -118,30 +118,5 @@ pub(crate) fn another_may_serve(failure: &Failure, replicas: usize) -> bool {
 
 /// What a status of the feature service means to our caller.
 pub(crate) fn feature_failure(status: &Status) -> Failure {
-    // Every failure of Chorale carries details. Without them it is the connection that failed, whatever the code: a
-    // replica that dies resets its streams with codes that would blame the caller, or us.
-    if status.details().is_empty() && status.code() != Code::DeadlineExceeded {
-        let message = format!("the feature service broke off: {}", status.message());
-        return Failure::new(Reason::DependencyUnavailable, message);
-    }
-    Failure::from_status(status)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_feature_service_says_passes_and_what_its_connection_says_is_an_outage() {
-        let said = Failure::new(Reason::AudioUnsupported, "no known container").with("byte", 0);
-        assert_eq!(feature_failure(&said.clone().into()), said);
-        for broken in
-            [Status::cancelled("reset"), Status::unknown("eof"), Status::internal("h2"), Status::unavailable("")]
-        {
-            let failure = feature_failure(&broken);
-            assert_eq!(failure.reason, Reason::DependencyUnavailable, "{broken}");
-            assert!(failure.retry_after.is_some());
-        }
-        assert_eq!(feature_failure(&Status::deadline_exceeded("")).reason, Reason::DeadlineExceeded);
-    }
+    Failure::from_peer(status, "the feature service")
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The `ErrorInfo.domain` of every error.
@@ -145,6 +145,21 @@ impl Failure {
         }
     }
 
+    /// Reads a status that a call of `peer` ended with. Without our details, codes that a broken connection has mean just
+    /// that, whatever they blame: a process that dies resets its streams, and one that drains closes its connections.
+    #[must_use]
+    pub fn from_peer(status: &Status, peer: &str) -> Self {
+        // This side's transport says that the call's own deadline passed.
+        if status.code() == Code::Cancelled && status.message() == TimeoutExpired(()).to_string() {
+            return Self::new(Reason::DeadlineExceeded, "the deadline passed");
+        }
+        let breaks = matches!(status.code(), Code::Cancelled | Code::Unknown | Code::Internal | Code::Unavailable);
+        if breaks && status.details().is_empty() {
+            return Self::new(Reason::DependencyUnavailable, format!("{peer} broke off: {}", status.message()));
+        }
+        Self::from_status(status)
+    }
+
     /// A status without our details comes from a transport or a proxy.
     fn reason_of_foreign(code: Code) -> Reason {
         match code {
@@ -193,6 +208,22 @@ mod tests {
         assert_eq!(failure.reason, Reason::DependencyUnavailable);
         assert!(failure.retry_after.is_some());
         assert_eq!(Failure::from_status(&Status::data_loss("?")).reason, Reason::Internal);
+    }
+
+    #[test]
+    fn what_a_peer_says_passes_and_what_its_connection_says_is_an_outage() {
+        let said = Failure::new(Reason::AudioUnsupported, "no known container").with("byte", 0);
+        assert_eq!(Failure::from_peer(&said.clone().into(), "feature"), said);
+        for broken in
+            [Status::cancelled("reset"), Status::unknown("eof"), Status::internal("h2"), Status::unavailable("")]
+        {
+            let failure = Failure::from_peer(&broken, "feature");
+            assert_eq!(failure.reason, Reason::DependencyUnavailable, "{broken}");
+            assert!(failure.retry_after.is_some() && failure.message.starts_with("feature broke off"));
+        }
+        for late in [Status::deadline_exceeded(""), Status::cancelled("Timeout expired")] {
+            assert_eq!(Failure::from_peer(&late, "feature").reason, Reason::DeadlineExceeded, "{late}");
+        }
     }
 
     #[test]

@@ -122,9 +122,12 @@ impl Replica {
         *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    fn failed_at(&self) -> Option<Instant> {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn cooling_down(&self) -> bool {
-        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        failed_at.is_some_and(|at| at.elapsed() < COOL_DOWN)
+        self.failed_at().is_some_and(|at| at.elapsed() < COOL_DOWN)
     }
 }
 
@@ -166,16 +169,15 @@ impl Replicas {
     }
 
     /// Picks a replica for one piece of work by power of two choices on outstanding work, among those that did not just
-    /// fail; among all if all did. `None` if none is known.
+    /// fail. If all did, of two choices the one that failed first, which is more likely to be back: one that is away fails at
+    /// once, so that it has the least work outstanding. `None` if none is known.
     #[must_use]
     pub fn pick(&self) -> Option<Assigned> {
         let replicas = self.current.borrow();
         let (cooling, rested): (Vec<_>, Vec<_>) = replicas.iter().partition(|replica| replica.cooling_down());
-        let candidates = if rested.is_empty() { cooling } else { rested };
-        let replica = candidates
-            .sample(&mut rand::rng(), 2)
-            .min_by_key(|replica| replica.outstanding.load(Ordering::Relaxed))
-            .map(|replica| Arc::clone(replica))?;
+        let two = |of: &[&Arc<Replica>]| of.sample(&mut rand::rng(), 2).copied().cloned().collect::<Vec<_>>();
+        let least_busy = two(&rested).into_iter().min_by_key(|replica| replica.outstanding.load(Ordering::Relaxed));
+        let replica = least_busy.or_else(|| two(&cooling).into_iter().min_by_key(|replica| replica.failed_at()))?;
         replica.outstanding.fetch_add(1, Ordering::Relaxed);
         Some(Assigned { replica })
     }
@@ -280,6 +282,23 @@ mod tests {
         }
         living.failed();
         assert!(replicas.pick().is_some(), "any is better than none");
+    }
+
+    #[tokio::test]
+    async fn of_replicas_that_all_failed_the_first_one_is_tried_first() {
+        let targets = ["127.0.0.1:1", "127.0.0.1:2"].map(|text| text.parse().unwrap()).to_vec();
+        let replicas = Replicas::discover(targets);
+        replicas.found().await;
+        let all = replicas.current();
+        for _ in 0..20 {
+            for replica in &all {
+                replica.failed();
+                // The clock must tell them apart.
+                std::thread::sleep(Duration::from_micros(10));
+            }
+            let _busy: Vec<Assigned> = (0..3).map(|_| replicas.pick().unwrap()).collect();
+            assert_eq!(replicas.pick().unwrap().address(), all[0].address(), "however much it has to do");
+        }
     }
 
     #[tokio::test]
