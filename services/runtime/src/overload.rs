@@ -10,6 +10,8 @@ pub const BULK_HANDICAP: Duration = Duration::from_secs(2);
 const RESERVED_ONE_IN: usize = 4;
 /// How long waits are collected before the limit is judged by them.
 const WINDOW: Duration = Duration::from_secs(1);
+/// The limit begins at so many steps, so that the first overload does not find a queue of any length.
+const FIRST_STEPS: usize = 32;
 /// What is left of the work that waited, after a window of long waits.
 const DECREASE: f64 = 0.8;
 
@@ -76,7 +78,7 @@ pub struct WaitPolicy {
     pub target: Duration,
     /// The least that may wait at a time, and how much more may after an increase.
     pub step: usize,
-    /// The most that may wait at a time, whatever it takes. The limit begins here.
+    /// The most that may wait at a time, whatever it takes.
     pub ceiling: usize,
 }
 
@@ -92,10 +94,11 @@ struct Window {
 }
 
 impl WaitLimit {
-    /// A limit that begins at its ceiling.
+    /// A limit that begins at 32 steps, or at its ceiling if that is lower.
     #[must_use]
     pub fn new(policy: WaitPolicy) -> Self {
-        Self { policy, limit: policy.ceiling, window: Window::default() }
+        let limit = policy.step.saturating_mul(FIRST_STEPS).min(policy.ceiling);
+        Self { policy, limit, window: Window::default() }
     }
 
     /// How much interactive work may wait now.
@@ -195,12 +198,13 @@ mod tests {
     fn without_overload_nothing_is_turned_away() {
         let mut limit = WaitLimit::new(POLICY);
         let (_, away) = run(&mut limit, Instant::now(), 90, 10 * MILLISECOND, 30);
-        assert_eq!((limit.limit(), away), (POLICY.ceiling, 0.0));
+        assert_eq!((limit.limit(), away), (FIRST_STEPS * POLICY.step, 0.0));
     }
 
     #[test]
     fn a_limit_never_leaves_its_bounds() {
         let mut limit = WaitLimit::new(WaitPolicy { ceiling: 10, ..POLICY });
+        assert_eq!(limit.limit(), 10);
         let start = Instant::now();
         for second in 0..20 {
             assert!(!limit.allows(10, Urgency::Interactive));

@@ -14,10 +14,11 @@ use crate::{health::Readiness, shutdown::ShutdownConfig};
 /// How often an idle connection is asked whether the other side still lives, and how long it may take to answer.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes that a peer may send ahead of the application on one stream and on one connection: the memory that slow
-/// readers cost, and, over the round-trip time, the highest rate of an upload.
-const STREAM_WINDOW: u32 = 512 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes that a peer may send ahead of the application on one stream: the memory that a slow reader costs, and, over the
+/// round-trip time, the highest rate of an upload.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same on one connection: of 256 streams, so that those which wait for their turn do not hold up the others.
+const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 
 /// A server that cannot start, or that failed while it served.
 #[derive(Debug, thiserror::Error)]

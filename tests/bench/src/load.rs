@@ -84,6 +84,8 @@ pub(crate) struct Load {
     answered: u64,
     refused: u64,
     pub(crate) latency: Latency,
+    /// Of calls that were refused.
+    refusal: Latency,
 }
 
 /// Milliseconds.
@@ -150,7 +152,16 @@ async fn load(arguments: &LoadArguments, name: &'static str, callee: &Arc<Callee
     for share_percent in &arguments.shares {
         let offered = most_per_second * f64::from(*share_percent) / 100.0;
         let load = arrive(callee, *share_percent, offered, duration).await?;
-        let refused = if load.refused > 0 { format!(", {} refused", load.refused) } else { String::new() };
+        let refused = if load.refused > 0 {
+            let Load { refused, refusal, .. } = &load;
+            let goodput = load.answered as f64 / duration.as_secs_f64();
+            let (half, most) = (refusal.p50, refusal.p99);
+            format!(
+                "; {refused} refused, half of them in {half:.1} ms, p99 {most:.1} ms; {goodput:.1} a second answered"
+            )
+        } else {
+            String::new()
+        };
         anstream::println!(
             "{share_percent:>3} % of that, {offered:.1} a second: {} = {:.1} times the idle median at p99{refused}",
             line(&load.latency),
@@ -256,7 +267,7 @@ async fn arrive(callee: &Arc<Callee>, share_percent: u32, per_second: f64, durat
         sleep_until(due).await;
         calls.spawn(async move { (due, callee.call(number).await, Instant::now()) });
     }
-    let (mut latencies, mut answered, mut refused) = (histogram()?, 0, 0);
+    let (mut latencies, mut refusals, mut answered, mut refused) = (histogram()?, histogram()?, 0, 0);
     while let Some(call) = calls.join_next().await {
         let (due, answer, ended) = call?;
         match answer? {
@@ -264,10 +275,20 @@ async fn arrive(callee: &Arc<Callee>, share_percent: u32, per_second: f64, durat
                 answered += 1;
                 latencies.saturating_record(microseconds(ended - due));
             }
-            Outcome::Refused => refused += 1,
+            Outcome::Refused => {
+                refused += 1;
+                refusals.saturating_record(microseconds(ended - due));
+            }
         }
     }
-    Ok(Load { share_percent, offered_per_second: per_second, answered, refused, latency: Latency::of(&latencies) })
+    Ok(Load {
+        share_percent,
+        offered_per_second: per_second,
+        answered,
+        refused,
+        latency: Latency::of(&latencies),
+        refusal: Latency::of(&refusals),
+    })
 }
 
 pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
