@@ -39,7 +39,7 @@ pub struct InferenceConfig {
     /// as many in flight is not read until some are answered. Default: 1024.
     pub queue_capacity: usize,
     /// How long chunks may wait for a device on average. After a second of longer waits fewer may wait than
-    /// `queue_capacity`, down to one batch, until waits are shorter. Default: 1 s.
+    /// `queue_capacity`, down to a batch or one track's 32, until waits are shorter. Default: 1 s.
     #[serde(with = "humantime_serde")]
     pub target_wait: Duration,
 }

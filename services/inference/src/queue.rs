@@ -32,6 +32,9 @@ use chorale_runtime::{
 
 use crate::waiting::WaitingChunk;
 
+/// So many chunks may always wait, if there is room for them, and as many more after an increase: one track's.
+const LEAST_STEP: usize = 32;
+
 /// The limits of the queue and of a batch, in chunks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchPolicy {
@@ -99,8 +102,8 @@ pub(crate) struct Queue {
 impl Queue {
     /// An empty one.
     pub(crate) fn new(policy: BatchPolicy) -> Self {
-        let BatchPolicy { max_batch: step, queue_capacity: ceiling, target_wait: target, .. } = policy;
-        let limit = WaitLimit::new(WaitPolicy { target, step, ceiling });
+        let BatchPolicy { max_batch, queue_capacity: ceiling, target_wait: target, .. } = policy;
+        let limit = WaitLimit::new(WaitPolicy { target, step: max_batch.max(LEAST_STEP), ceiling });
         Self { policy, limit, interactive: VecDeque::new(), bulk: VecDeque::new(), closed: false }
     }
 
@@ -322,20 +325,20 @@ mod tests {
 
     #[test]
     fn after_long_waits_fewer_chunks_may_wait() {
-        let (mut queue, mut caller, start) = (Queue::new(POLICY), Caller::new(), Instant::now());
+        let policy = BatchPolicy { max_batch: 40, queue_capacity: 100, ..POLICY };
+        let (mut queue, mut caller, start) = (Queue::new(policy), Caller::new(), Instant::now());
         for seconds in [0, 3, 6] {
             let now = start + Duration::from_secs(seconds);
-            admit(&mut queue, &caller, 0..8, now);
-            let later = now + POLICY.target_wait + MILLISECOND;
-            for _ in 0..2 {
-                taken(queue.next_step(later));
+            admit(&mut queue, &caller, 0..100, now);
+            while queue.len() > 0 {
+                taken(queue.next_step(now + policy.target_wait + policy.max_queue_delay + MILLISECOND));
             }
             while caller.answered().is_some() {}
         }
-        let now = start + Duration::from_secs(9);
-        admit(&mut queue, &caller, 0..7, now);
-        assert_eq!(caller.answered(), Some((queue.limit() as u64, Some("OVERLOADED"))), "{}", queue.limit());
-        assert!((POLICY.max_batch..7).contains(&queue.limit()));
+        let limit = queue.limit();
+        assert!((policy.max_batch..80).contains(&limit), "{limit}");
+        admit(&mut queue, &caller, 0..limit as u64 + 1, start + Duration::from_secs(9));
+        assert_eq!(caller.answered(), Some((limit as u64, Some("OVERLOADED"))));
     }
 
     #[test]

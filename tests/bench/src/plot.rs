@@ -66,7 +66,7 @@ fn draw(results: &[LoadResult]) -> Result<String, Box<dyn Error + Send + Sync>> 
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.9))
         .border_style(GRID)
         .label_font(font())
