@@ -32,8 +32,8 @@ pub struct CacheConfig {
     pub enabled: bool,
     /// A Redis server that replicas share. Default: none, which keeps verdicts in this process's memory.
     pub url: Option<RedisUrl>,
-    /// A file with a secret that all gateways have, at least 32 bytes. Verdicts are kept with a keyed hash, and what others wrote
-    /// into the cache is not believed. Default: none, which trusts whoever can write to Redis.
+    /// A file with a secret that all gateways have, at least 32 bytes. Verdicts are kept with a keyed hash, and what others
+    /// wrote into the cache is not believed. Default: none, which trusts whoever can write to Redis.
     pub secret_file: Option<PathBuf>,
     /// How long a verdict is kept. Default: 7 days.
     #[serde(with = "humantime_serde")]

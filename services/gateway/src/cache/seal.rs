@@ -3,7 +3,12 @@
 //! A Redis server is shared, backed up, and reached by others. With a secret that all gateways have, a value carries a keyed
 //! hash of itself and of its key: one that was made up, changed, or moved from another key is a miss.
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -45,7 +50,10 @@ impl Seal {
     /// If the file cannot be read, or holds too little to be a secret.
     pub(super) fn from_file(path: &Path) -> Result<Self, GatewayError> {
         let unreadable = |source: io::Error| GatewayError::SecretFile { path: path.to_owned(), source };
-        let contents = std::fs::read(path).map_err(unreadable)?;
+        let file = File::open(path).map_err(unreadable)?;
+        let mut contents = Vec::new();
+        // What has no end is no secret.
+        file.take(MOST_SECRET_BYTES as u64 + 1).read_to_end(&mut contents).map_err(unreadable)?;
         let secret = contents.trim_ascii();
         if !(LEAST_SECRET_BYTES..=MOST_SECRET_BYTES).contains(&secret.len()) {
             return Err(GatewayError::Config {
@@ -72,9 +80,9 @@ impl Seal {
     }
 
     /// What was wrapped for `key`, if `value` is that.
-    pub(super) fn unwrap(&self, key: CacheKey, value: &[u8]) -> Option<Bytes> {
+    pub(super) fn unwrap<'a>(&self, key: CacheKey, value: &'a [u8]) -> Option<&'a [u8]> {
         let (&version, rest) = value.split_first()?;
-        let verdict = match (self, version) {
+        match (self, version) {
             (Self::None, PLAIN) => Some(rest),
             (Self::Key(secret), SEALED) => {
                 let (found, verdict) = rest.split_first_chunk::<TAG_BYTES>()?;
@@ -82,8 +90,7 @@ impl Seal {
                 (tag(secret, key, verdict) == *found).then_some(verdict)
             }
             _ => None,
-        };
-        verdict.map(Bytes::copy_from_slice)
+        }
     }
 }
 
@@ -109,7 +116,7 @@ mod tests {
     fn a_value_opens_for_its_key_and_the_same_secret_alone() {
         let one = seal(&"one secret, ".repeat(4)).unwrap();
         let value = one.wrap(KEY, b"verdict");
-        let opened = |seal: &Seal, key, value: &[u8]| seal.unwrap(key, value).map(|verdict| verdict.to_vec());
+        let opened = |seal: &Seal, key, value: &[u8]| seal.unwrap(key, value).map(<[u8]>::to_vec);
         assert_eq!(opened(&one, KEY, &value), Some(b"verdict".to_vec()));
         assert_eq!(
             opened(&seal(&format!(" {}\n", "one secret, ".repeat(4).trim())).unwrap(), KEY, &value),
@@ -135,6 +142,8 @@ mod tests {
             let error = seal(short).unwrap_err().to_string();
             assert!(error.contains("gateway.cache.secret_file") && error.contains("openssl"), "{error}");
         }
+        let endless = Seal::from_file(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(endless.contains("65537 bytes"), "{endless}");
         let error = Seal::from_file(Path::new("/nowhere/secret")).unwrap_err().to_string();
         assert!(error.contains("/nowhere/secret"), "{error}");
         assert_eq!(format!("{:?}", seal(&"s3cr3t".repeat(9)).unwrap()), "a secret");
