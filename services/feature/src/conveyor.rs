@@ -40,8 +40,8 @@ enum Parcel {
     End,
 }
 
-/// The same as [`analyze`](crate::analyze), on this thread and another one, which calls `sink`. This one uses `turn`, and lets it rest while
-/// features are behind.
+/// The same as [`analyze`](crate::analyze), on this thread and another one, which calls `sink`. This one uses `turn`, and lets
+/// it rest while features are behind.
 ///
 /// # Errors
 /// As [`analyze`](crate::analyze), and if there is no further thread.

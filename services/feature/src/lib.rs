@@ -19,6 +19,7 @@ mod dispatch;
 mod edit_list;
 mod error;
 mod mel;
+mod messages;
 mod metrics;
 mod mono;
 mod pcm;

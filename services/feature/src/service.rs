@@ -1,24 +1,17 @@
 //! `chorale.v1.FeatureService`: one upload in, its classified chunks out.
 //!
 //! Three things run at the same time for a track, and a failure of one ends all three: the upload is received, two threads
-//! decode it and compute its chunks, and the chunks are classified and sent back in order. Between them are short queues, so that a
-//! slow one slows the others: a caller that does not read, or inference that falls behind, pauses the decoder, and a
-//! paused decoder pauses the upload. They begin when the track has its [turn](crate::turns).
+//! decode it and compute its chunks, and the chunks are classified and sent back in order. Between them are short queues,
+//! so that a slow one slows the others: a caller that does not read, or inference that falls behind, pauses the decoder,
+//! and a paused decoder pauses the upload. They begin when the track has its [turn](crate::turns).
 
-use std::{
-    io::{self, ErrorKind},
-    ops::ControlFlow,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{io, ops::ControlFlow, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use chorale_model::contract;
 use chorale_proto::v1::{
-    AnalyzeOptions, AnalyzeRequest, AnalyzeResponse, AudioFormat, ChunkResult, DescribeFeatureRequest,
-    DescribeFeatureResponse, Envelope, PcmFormat, SampleFormat, Summary, Warning, WarningKind,
-    analyze_request::Payload, analyze_response, feature_service_server::FeatureService,
+    AnalyzeOptions, AnalyzeRequest, AnalyzeResponse, ChunkResult, DescribeFeatureRequest, DescribeFeatureResponse,
+    Envelope, analyze_request::Payload, analyze_response, feature_service_server::FeatureService,
 };
 use chorale_runtime::{
     deadline::timeout_of,
@@ -37,10 +30,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
-    AudioInput, AudioSender, AudioSource, AudioSummary, Event, FeatureError, Limits, MelChunk, PcmSpec,
+    AudioInput, AudioSender, AudioSource, AudioSummary, Event, FeatureError, Limits, MelChunk,
     config::FeatureConfig,
     conveyor::analyze_on_two_cores,
     dispatch::{Dispatcher, deadline_passed},
+    messages::{audio_input, summary_message},
     metrics::FeatureMetrics,
     turns::{SharedTurn, Turn, Turns},
 };
@@ -387,89 +381,6 @@ async fn receive_options(requests: &mut Streaming<AnalyzeRequest>) -> Result<Ana
     Ok(options)
 }
 
-fn audio_input(options: &AnalyzeOptions) -> Result<AudioInput, Failure> {
-    Ok(AudioInput {
-        content_type: options.content_type.clone(),
-        pcm: options.pcm.as_ref().map(pcm_spec).transpose()?,
-        want_envelope: options.want_envelope,
-    })
-}
-
-fn pcm_spec(pcm: &PcmFormat) -> Result<PcmSpec, Failure> {
-    let format = match pcm.sample_format() {
-        SampleFormat::S16le => crate::SampleFormat::S16Le,
-        SampleFormat::S24le => crate::SampleFormat::S24Le,
-        SampleFormat::S32le => crate::SampleFormat::S32Le,
-        SampleFormat::F32le => crate::SampleFormat::F32Le,
-        SampleFormat::U8 => crate::SampleFormat::U8,
-        SampleFormat::Unspecified => {
-            let message = format!("expected one of `SampleFormat`, found {}", pcm.sample_format);
-            return Err(Failure::invalid("options.pcm.sample_format", message));
-        }
-    };
-    if pcm.sample_rate == 0 {
-        return Err(Failure::invalid("options.pcm.sample_rate", "expected samples a second, found 0"));
-    }
-    if pcm.channels == 0 {
-        return Err(Failure::invalid("options.pcm.channels", "expected at least one channel, found 0"));
-    }
-    Ok(PcmSpec { format, sample_rate: pcm.sample_rate, channels: pcm.channels })
-}
-
-fn summary_message(summary: &AudioSummary) -> Summary {
-    let warnings = summary.warnings.iter().map(|warning| Warning {
-        kind: WarningKind::from(warning.kind).into(),
-        message: warning.message.clone(),
-        count: warning.count,
-        first_seconds: warning.first_seconds,
-    });
-    Summary {
-        duration_seconds: summary.duration_seconds,
-        chunk_count: summary.chunk_count,
-        audio_format: Some(AudioFormat {
-            container: summary.container.clone(),
-            codec: summary.codec.clone(),
-            sample_rate: summary.sample_rate,
-            channels: summary.channels,
-        }),
-        warnings: warnings.collect(),
-        feature_id: contract::feature_id().to_owned(),
-        decode: prost_types::Duration::try_from(summary.decode_time).ok(),
-        mel: prost_types::Duration::try_from(summary.mel_time).ok(),
-    }
-}
-
-impl From<crate::WarningKind> for WarningKind {
-    fn from(kind: crate::WarningKind) -> Self {
-        match kind {
-            crate::WarningKind::DecodeDamage => Self::DecodeDamage,
-            crate::WarningKind::Truncated => Self::Truncated,
-            crate::WarningKind::ExtraTracks => Self::ExtraTracks,
-        }
-    }
-}
-
-impl From<FeatureError> for Failure {
-    fn from(error: FeatureError) -> Self {
-        let message = error.to_string();
-        match error {
-            FeatureError::Empty => Self::new(Reason::AudioEmpty, message),
-            FeatureError::Unsupported { .. } => Self::new(Reason::AudioUnsupported, message),
-            FeatureError::Unreadable { byte, seconds, .. } => {
-                Self::new(Reason::AudioUnreadable, message).with("byte", byte).with("seconds", seconds)
-            }
-            FeatureError::TooShort { seconds } => Self::new(Reason::AudioTooShort, message).with("seconds", seconds),
-            FeatureError::LimitExceeded { limit, value, allowed } => {
-                Self::limit(limit, allowed, message).with("found", value)
-            }
-            FeatureError::Aborted => Self::new(Reason::Cancelled, message),
-            // The system has no further thread.
-            FeatureError::Io(error) if error.kind() == ErrorKind::WouldBlock => Self::new(Reason::Overloaded, message),
-            FeatureError::Io(_) => Self::new(Reason::Internal, message),
-        }
-    }
-}
-
 fn caller_gone() -> Failure {
     Failure::new(Reason::Cancelled, "the caller went away before the end of the track")
 }
@@ -486,33 +397,5 @@ fn receive_failure(status: &Status) -> Failure {
             Failure::invalid("payload", format!("expected an `AnalyzeRequest`: {}", status.message()))
         }
         _ => caller_gone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn raw_samples_must_be_described() {
-        let pcm = PcmFormat { sample_format: SampleFormat::S16le.into(), sample_rate: 44_100, channels: 2 };
-        assert_eq!(pcm_spec(&pcm).unwrap().channels, 2);
-        let field = |pcm: PcmFormat| pcm_spec(&pcm).unwrap_err().field.unwrap();
-        assert_eq!(field(PcmFormat { sample_format: 0, ..pcm }), "options.pcm.sample_format");
-        assert_eq!(field(PcmFormat { sample_format: 99, ..pcm }), "options.pcm.sample_format");
-        assert_eq!(field(PcmFormat { sample_rate: 0, ..pcm }), "options.pcm.sample_rate");
-        assert_eq!(field(PcmFormat { channels: 0, ..pcm }), "options.pcm.channels");
-    }
-
-    #[test]
-    fn a_failure_names_the_limit_and_the_position() {
-        let limit = FeatureError::LimitExceeded { limit: "max_duration", value: 11, allowed: 10 };
-        let failure = Failure::from(limit);
-        assert_eq!(failure.reason, Reason::LimitExceeded);
-        assert_eq!((&*failure.metadata["limit"], &*failure.metadata["value"]), ("max_duration", "10"));
-        let unreadable = FeatureError::Unreadable { what: "nothing".to_owned(), byte: 7, seconds: 0.5 };
-        let failure = Failure::from(unreadable);
-        assert_eq!(failure.reason, Reason::AudioUnreadable);
-        assert_eq!((&*failure.metadata["byte"], &*failure.metadata["seconds"]), ("7", "0.5"));
     }
 }

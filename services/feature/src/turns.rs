@@ -268,7 +268,7 @@ mod tests {
     }
 
     async fn taken(track: JoinHandle<Result<Turn, Failure>>) -> Turn {
-        track.await.unwrap().unwrap()
+        timeout(10 * SECOND, track).await.expect("its turn comes").unwrap().unwrap()
     }
 
     #[tokio::test]
@@ -347,7 +347,7 @@ mod tests {
             let _ = early.rest(|| wake.recv());
             let _ = ended.send(early);
         });
-        let second = turns.enter(Urgency::Interactive).await.unwrap();
+        let second = taken(track(&turns, Urgency::Interactive).await).await;
         let third = track(&turns, Urgency::Interactive).await;
         drop(woken);
         while turns.lock().queue.len() < 2 {
