@@ -8,7 +8,11 @@ use chorale_proto::v1::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{
+    Request, Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
 use tonic_types::StatusExt;
 
 const MESSAGE_BYTES: usize = 64 * 1024;
@@ -18,13 +22,20 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 pub struct Client {
     /// The generated client, for the calls that this one does not wrap.
     pub rpc: ClassifierServiceClient<Channel>,
+    token: Option<MetadataValue<Ascii>>,
 }
 
 impl Client {
     /// A caller on `channel`.
     #[must_use]
     pub fn new(channel: Channel) -> Self {
-        Self { rpc: ClassifierServiceClient::new(channel) }
+        Self { rpc: ClassifierServiceClient::new(channel), token: None }
+    }
+
+    /// The same caller, who proves who it is.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self { token: Some(format!("Bearer {token}").parse().expect("a header can carry the token")), ..self }
     }
 
     /// Streams a whole track, as fast as it is taken, and returns its verdict.
@@ -78,7 +89,11 @@ impl Client {
         let (requests, outgoing) = mpsc::channel(1);
         let first = ClassifyStreamRequest { payload: Some(Payload::Options(options)) };
         requests.send(first).await.expect("the receiver is alive");
-        let events = self.rpc.clone().classify_stream(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        let events = self.rpc.clone().classify_stream(request).await?.into_inner();
         Ok(Upload { requests: Some(requests), events })
     }
 }
@@ -86,6 +101,10 @@ impl Client {
 fn audio_request(audio: Bytes) -> ClassifyStreamRequest {
     ClassifyStreamRequest { payload: Some(Payload::Audio(audio)) }
 }
+
+/// The server has ended the call.
+#[derive(Debug)]
+pub struct Ended;
 
 /// A `ClassifyStream` call in progress. Dropping it cancels the call.
 #[derive(Debug)]
@@ -99,6 +118,15 @@ impl Upload {
     pub async fn send(&mut self, audio: impl Into<Bytes>) {
         let requests = self.requests.as_ref().expect("the upload is open");
         requests.send(audio_request(audio.into())).await.expect("the server takes audio");
+    }
+
+    /// Sends the next bytes, unless the server has ended the call.
+    ///
+    /// # Errors
+    /// If it has.
+    pub async fn try_send(&mut self, audio: impl Into<Bytes>) -> Result<(), Ended> {
+        let requests = self.requests.as_ref().expect("the upload is open");
+        requests.send(audio_request(audio.into())).await.map_err(|_| Ended)
     }
 
     /// Says that the audio is complete.

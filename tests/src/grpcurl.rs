@@ -29,8 +29,14 @@ impl Grpcurl {
     /// Runs it without TLS, with `message` as the request.
     #[must_use]
     pub fn run(&self, arguments: &[&str], message: &str) -> Finished {
+        self.run_secure(&[&["-plaintext"], arguments].concat(), message)
+    }
+
+    /// Runs it over TLS, with `message` as the request.
+    #[must_use]
+    pub fn run_secure(&self, arguments: &[&str], message: &str) -> Finished {
         let mut command = Command::new(&self.0);
-        command.arg("-plaintext").args(arguments);
+        command.args(arguments);
         command::finish(command, message.as_bytes())
     }
 }

@@ -15,6 +15,7 @@ mod server;
 mod skip;
 mod wait;
 
+pub mod certificates;
 pub mod client;
 pub mod command;
 pub mod fixtures;
@@ -23,6 +24,7 @@ pub mod sound;
 pub mod verdict;
 
 pub use binary::{chorale, workspace};
+pub use certificates::{Authority, Identity};
 pub use client::{Client, Upload};
 pub use cluster::Cluster;
 pub use memory::{MIB, Memory};

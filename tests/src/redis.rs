@@ -21,21 +21,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Redis {
     child: Child,
     port: u16,
+    arguments: Vec<String>,
 }
 
 impl Redis {
     /// Starts a server and waits until it answers. `None`, with a message, if none is installed.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more `arguments`.
+    pub async fn start_with(arguments: &[&str]) -> Option<Self> {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         // Another process may take the free port first: then the server ends, and the next port is tried.
         for _ in 0..5 {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
             let port = listener.local_addr().expect("a bound socket has an address").port();
             drop(listener);
-            let Some(child) = spawn(port) else {
+            let Some(child) = spawn(port, &arguments) else {
                 skip_without_tool("redis-server", "apt-get install redis-server");
                 return None;
             };
-            let mut redis = Self { child, port };
+            let mut redis = Self { child, port, arguments: arguments.clone() };
             if redis.answers().await {
                 return Some(redis);
             }
@@ -80,7 +87,7 @@ impl Redis {
     /// Starts it again, empty, on the same port.
     pub async fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.port).expect("redis-server was there before");
+        self.child = spawn(self.port, &self.arguments).expect("redis-server was there before");
         assert!(self.answers().await, "redis-server starts again on its port");
     }
 
@@ -94,7 +101,8 @@ impl Redis {
             let mut answer = [0; 5];
             stream.write_all(b"PING\r\n").ok()?;
             stream.read_exact(&mut answer).ok()?;
-            (&answer == b"+PONG").then_some(true)
+            // One that wants a password says so.
+            (&answer == b"+PONG" || &answer == b"-NOAU").then_some(true)
         })
         .await
     }
@@ -106,9 +114,10 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(port: u16) -> Option<Child> {
+fn spawn(port: u16, arguments: &[String]) -> Option<Child> {
     let spawned = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(arguments)
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -117,7 +117,7 @@ impl Server {
     /// Where it serves gRPC: `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
-        self.endpoint.trim_start_matches("http://")
+        self.endpoint.split_once("://").map_or(self.endpoint.as_str(), |(_scheme, address)| address)
     }
 
     /// A connection of its own.
@@ -131,6 +131,17 @@ impl Server {
     /// A client with a connection of its own.
     pub async fn client(&self) -> Client {
         Client::new(self.connect().await.expect("the server takes connections"))
+    }
+
+    /// Waits until the admin port says that all of the process is ready.
+    pub async fn ready(&self) {
+        until("/readyz says 200", START_PATIENCE, async || (self.readyz().ok()? == 200).then_some(())).await;
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.output.stderr.lock().expect("no reader panics").join("\n")
     }
 
     /// Waits until gRPC health says that `service` is served.

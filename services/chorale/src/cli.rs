@@ -27,7 +27,8 @@ Exit codes: 0 all done, 1 something failed (the rest was done), 2 wrong usage or
 
 const CONFIGURATION: &str = "\
 Configuration: defaults, then --config FILE (TOML), then environment variables such as
-CHORALE_GATEWAY__CACHE__TTL=1h (section, two underscores, key), then flags; the later one wins.
+CHORALE_GATEWAY__CACHE__TTL=1h (section, two underscores, key), then flags, also --set KEY=VALUE for
+any key; the later one wins.
 SIGTERM or Ctrl-C drains: calls in flight finish, new ones are refused.";
 
 /// Chorale listens to music and says what genre it is.
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     /// Serve the inference role alone: mel chunks to probabilities, on a device
     #[command(after_help = CONFIGURATION)]
     Inference(InferenceArguments),
+    /// Make a bearer token for a caller of a gateway
+    Token(TokenArguments),
     /// Write the mel chunks of a file as a NumPy array
     Features(FeaturesArguments),
     /// Train a model on your tracks
@@ -72,6 +75,8 @@ pub(crate) struct ClassifyArguments {
     /// Use this server instead of starting a cluster in this process
     #[arg(long, value_name = "URL", conflicts_with_all = ["model", "devices"])]
     pub(crate) endpoint: Option<Target>,
+    #[command(flatten)]
+    pub(crate) credentials: CredentialFlags,
     /// Print one JSON object a line for each file
     #[arg(long)]
     pub(crate) json: bool,
@@ -93,6 +98,23 @@ pub(crate) struct ClassifyArguments {
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) model: ModelFlags,
+}
+
+/// How a server is believed, and how this caller proves who it is.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct CredentialFlags {
+    /// File with the bearer token to send; the environment variable CHORALE_TOKEN does the same
+    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that an https:// server is believed by [default: those of this system]
+    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Certificate (PEM) to show to a server that asks for one
+    #[arg(long, value_name = "FILE", requires_all = ["endpoint", "tls_key"])]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Private key (PEM) of the certificate
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 fn error_rate(text: &str) -> Result<f64, String> {
@@ -123,12 +145,23 @@ pub(crate) struct ServeFlags {
     /// Where to serve /metrics, /livez and /readyz [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) admin_listen: Option<SocketAddr>,
+    /// Set a key of the configuration, for example gateway.limits.max_audio_bytes=100MiB; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) settings: Vec<(String, String)>,
     /// What to log: error, warn, info, debug, trace, or a tracing filter [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log_level: Option<String>,
     /// How to log [default: text on a terminal, JSON elsewhere]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormatFlag>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    if !key.contains('.') {
+        return Err(format!("expected a key with its section, as in gateway.listen, found {key:?}"));
+    }
+    Ok((key.trim().to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -207,6 +240,13 @@ pub(crate) struct InferenceArguments {
     pub(crate) model: ModelFlags,
     #[command(flatten)]
     pub(crate) batch: BatchFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArguments {
+    /// What the caller is called, in the logs and in gateway.auth.callers_file
+    #[arg(value_name = "CALLER")]
+    pub(crate) caller: String,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use std::{fs::File, io, path::Path, time::Duration};
 
+use anyhow::Context;
 use backon::{ExponentialBuilder, Retryable};
 use bytes::BytesMut;
 use chorale_proto::v1::{
@@ -10,8 +11,10 @@ use chorale_proto::v1::{
     classify_stream_response::Event,
 };
 use chorale_runtime::{
+    connector::Connector,
     failure::{Failure, Reason},
     replicas::Target,
+    tls::ClientTlsConfig,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -20,15 +23,20 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request,
-    transport::{Channel, Endpoint},
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
 };
 
-use crate::{cli::ClassifyArguments, paths::Track};
+use crate::{
+    cli::{ClassifyArguments, CredentialFlags},
+    paths::Track,
+};
 
 const MESSAGE_BYTES: usize = 64 * 1024;
 /// Messages read ahead of the network.
 const MESSAGES_AHEAD: usize = 4;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The environment variable with the bearer token.
+const TOKEN_VARIABLE: &str = "CHORALE_TOKEN";
 const ATTEMPTS: usize = 5;
 
 /// Why a track has no verdict.
@@ -82,14 +90,33 @@ fn code_name(reason: Reason) -> &'static str {
         Code::FailedPrecondition => "FAILED_PRECONDITION",
         Code::Unavailable => "UNAVAILABLE",
         Code::Cancelled => "CANCELLED",
+        Code::Unauthenticated => "UNAUTHENTICATED",
         _ => "INTERNAL",
     }
+}
+
+fn bearer_token(credentials: &CredentialFlags) -> anyhow::Result<Option<String>> {
+    let token = match &credentials.token_file {
+        Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("--token-file {}", path.display()))?),
+        None => std::env::var(TOKEN_VARIABLE).ok(),
+    };
+    Ok(token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
+}
+
+fn authorization(token: &str) -> anyhow::Result<MetadataValue<Ascii>> {
+    // The error would repeat the token.
+    let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+        .parse()
+        .map_err(|_| anyhow::anyhow!("the token holds characters that a header cannot carry; is it the right file?"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// A connection to a gateway. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     classifier: ClassifierServiceClient<Channel>,
+    authorization: Option<MetadataValue<Ascii>>,
     timeout: Duration,
     early_error_rate: f64,
     priority: Priority,
@@ -98,17 +125,21 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to `endpoint`, to classify as `arguments` say.
     pub(crate) async fn connect(endpoint: &Target, arguments: &ClassifyArguments) -> anyhow::Result<Self> {
-        let channel = Endpoint::from_shared(endpoint.to_string())?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect()
-            .await
-            .map_err(|error| {
-                anyhow::anyhow!("no server answers at {endpoint}; is `chorale up` running there? ({error})")
-            })?;
+        let credentials = &arguments.credentials;
+        let tls = ClientTlsConfig {
+            ca: credentials.tls_ca.clone(),
+            certificate: credentials.tls_certificate.clone(),
+            key: credentials.tls_key.clone(),
+        };
+        let connector = Connector::new(std::slice::from_ref(endpoint), &tls)?;
+        let channel = connector.connect(endpoint).await.map_err(|error| {
+            anyhow::anyhow!("no server answers at {endpoint}; is `chorale up` running there? ({error})")
+        })?;
+        let authorization = bearer_token(credentials)?.map(|token| authorization(&token)).transpose()?;
         let single = matches!(arguments.paths.as_slice(), [path] if !path.is_dir());
         Ok(Self {
             classifier: ClassifierServiceClient::new(channel),
+            authorization,
             timeout: arguments.timeout,
             early_error_rate: arguments.early.unwrap_or_default(),
             priority: if single { Priority::Interactive } else { Priority::Bulk },
@@ -159,6 +190,9 @@ impl Client {
         let _ = requests.send(ClassifyStreamRequest { payload: Some(Payload::Options(options)) }).await;
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.set_timeout(self.timeout);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
 
         let failed = |status: tonic::Status| ClientError::from(Failure::from_peer(&status, "the server"));
         let mut events = self.classifier.clone().classify_stream(request).await.map_err(failed)?.into_inner();

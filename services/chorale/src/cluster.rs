@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use chorale_gateway::AuthConfig;
 use chorale_runtime::{process::Process, replicas::Target, server::RunningRole, shutdown::ShutdownConfig};
 
 use crate::config::Config;
@@ -20,15 +21,18 @@ impl Cluster {
     /// As [`Cluster::start`], on a free port for the use of this process alone.
     pub(crate) async fn start_private(mut config: Config, process: &Process) -> anyhow::Result<Self> {
         config.gateway.listen = FREE_LOOPBACK_PORT;
+        // Nobody else calls, and this process knows itself.
+        config.gateway.tls = None;
+        config.gateway.auth = AuthConfig::default();
         Self::start(config, process).await
     }
 
     /// Starts the three roles and waits until they are ready. The gateway listens where `config` says, the other two
     /// on free ports of the loopback interface.
     pub(crate) async fn start(mut config: Config, process: &Process) -> anyhow::Result<Self> {
-        config.inference.listen = FREE_LOOPBACK_PORT;
+        (config.inference.listen, config.inference.tls) = (FREE_LOOPBACK_PORT, None);
         let inference = chorale_inference::start(config.inference, process).await?;
-        config.feature.listen = FREE_LOOPBACK_PORT;
+        (config.feature.listen, config.feature.tls) = (FREE_LOOPBACK_PORT, None);
         config.feature.inference = vec![Target::from(inference.address())];
         let feature = chorale_feature::start(config.feature, process).await?;
         config.gateway.feature = vec![Target::from(feature.address())];
@@ -41,7 +45,7 @@ impl Cluster {
 
     /// Where the gateway answers.
     pub(crate) fn endpoint(&self) -> Target {
-        Target::from(self.gateway.address())
+        self.gateway.target().clone()
     }
 
     /// Waits until one of the roles ends, which none should.

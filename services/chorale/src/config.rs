@@ -28,13 +28,13 @@ pub(crate) struct Config {
 
 /// What the command line sets, by dotted key.
 #[derive(Debug, Default)]
-pub(crate) struct Flags(Vec<(&'static str, config::Value)>);
+pub(crate) struct Flags(Vec<(String, config::Value)>);
 
 impl Flags {
     /// Sets `key` if the flag was given.
     pub(crate) fn set<T: Serialize>(mut self, key: &'static str, value: Option<T>) -> Result<Self, ConfigError> {
         if let Some(value) = value {
-            self.0.push((key, config::flag_value(value)?));
+            self.0.push((key.to_owned(), config::flag_value(value)?));
         }
         Ok(self)
     }
@@ -44,8 +44,15 @@ impl Flags {
         self.set(key, (!values.is_empty()).then_some(values))
     }
 
+    /// Sets keys to what their texts mean, as in an environment variable.
+    pub(crate) fn set_texts(mut self, settings: &[(String, String)]) -> Self {
+        self.0.extend(settings.iter().map(|(key, text)| (key.clone(), config::text_value(text))));
+        self
+    }
+
     /// Loads defaults, `file`, the environment and these flags, in this order.
     pub(crate) fn load(&self, file: Option<&Path>) -> Result<Config, ConfigError> {
-        config::load(file, &self.0)
+        let flags: Vec<_> = self.0.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        config::load(file, &flags)
     }
 }

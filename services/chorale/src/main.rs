@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Gateway(arguments) => commands::serve::gateway(&arguments),
         Command::Feature(arguments) => commands::serve::feature(&arguments),
         Command::Inference(arguments) => commands::serve::inference(&arguments),
+        Command::Token(arguments) => commands::token::run(&arguments),
         Command::Features(arguments) => commands::features::run(&arguments),
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),

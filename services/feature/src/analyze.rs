@@ -33,6 +33,8 @@ pub struct Limits {
     pub max_channels: u32,
     /// Samples a second before resampling, in Hz. Default: 384,000.
     pub max_sample_rate: u32,
+    /// Time that the service decodes one track: what a small file may cost that unpacks to a lot. Default: 10 min.
+    pub max_decode_time: Duration,
 }
 
 impl Default for Limits {
@@ -42,6 +44,7 @@ impl Default for Limits {
             max_duration: Duration::from_secs(6 * 3600),
             max_channels: 32,
             max_sample_rate: 384_000,
+            max_decode_time: Duration::from_secs(600),
         }
     }
 }

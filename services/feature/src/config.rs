@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use bytesize::ByteSize;
-use chorale_runtime::replicas::Target;
+use chorale_runtime::{
+    replicas::Target,
+    tls::{ClientTlsConfig, ServerTlsConfig},
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Limits, StartError};
@@ -17,6 +20,10 @@ pub struct FeatureConfig {
     /// Where the inference replicas are: one target or a list of them. Default: `http://127.0.0.1:50053`.
     #[serde(deserialize_with = "one_or_many")]
     pub inference: Vec<Target>,
+    /// Whom to believe that is an inference replica, for targets with `https://`.
+    pub inference_tls: ClientTlsConfig,
+    /// How gateways are spoken to. Default: without TLS.
+    pub tls: Option<ServerTlsConfig>,
     /// What a track may cost.
     pub limits: FeatureLimits,
     /// Tracks taken in at a time; one more is refused as overload. As many as there are cores are decoded at a time, the
@@ -45,6 +52,8 @@ impl Default for FeatureConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_052)),
             inference: vec![SocketAddr::from(([127, 0, 0, 1], 50_053)).into()],
+            inference_tls: ClientTlsConfig::default(),
+            tls: None,
             limits: FeatureLimits::default(),
             max_concurrent_streams: NonZeroUsize::MIN.saturating_add(255),
             target_wait: Duration::from_secs(2),
@@ -66,12 +75,17 @@ pub struct FeatureLimits {
     pub max_channels: u32,
     /// Samples a second of one channel, in Hz.
     pub max_sample_rate: u32,
+    /// How long a track may be decoded, without the time in which it waits.
+    #[serde(with = "humantime_serde")]
+    pub max_decode_time: Duration,
 }
 
 impl Default for FeatureLimits {
     fn default() -> Self {
-        let Limits { max_audio_bytes, max_duration, max_channels, max_sample_rate } = Limits::default();
-        Self { max_audio_bytes: ByteSize::b(max_audio_bytes), max_duration, max_channels, max_sample_rate }
+        let Limits { max_audio_bytes, max_duration, max_channels, max_sample_rate, max_decode_time } =
+            Limits::default();
+        let max_audio_bytes = ByteSize::b(max_audio_bytes);
+        Self { max_audio_bytes, max_duration, max_channels, max_sample_rate, max_decode_time }
     }
 }
 
@@ -82,6 +96,7 @@ impl From<&FeatureLimits> for Limits {
             max_duration: limits.max_duration,
             max_channels: limits.max_channels,
             max_sample_rate: limits.max_sample_rate,
+            max_decode_time: limits.max_decode_time,
         }
     }
 }
@@ -116,7 +131,7 @@ impl Default for DispatchConfig {
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Target>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected `http://host:port`, or a list of such")]
+    #[serde(untagged, expecting = "expected `http://host:port` or `https://host:port`, or a list of such")]
     enum OneOrMany {
         One(Target),
         Many(Vec<Target>),
@@ -141,7 +156,7 @@ mod tests {
         let two = [("inference", flag_value(["a:1", "b:2"]).unwrap())];
         let config: FeatureConfig = load(None, &two).unwrap();
         assert_eq!(config.inference, ["a:1", "b:2"].map(|target| target.parse().unwrap()));
-        let wrong = [("inference", flag_value("https://a:1").unwrap())];
+        let wrong = [("inference", flag_value("ftp://a:1").unwrap())];
         let error = load::<FeatureConfig>(None, &wrong).unwrap_err().to_string();
         assert!(error.contains("http://host:port"), "{error}");
     }

@@ -64,11 +64,20 @@ pub(crate) fn analyze_on_two_cores(
         let features = thread::Builder::new().name("features".to_owned()).spawn_scoped(scope, features)?;
 
         let started = Instant::now();
-        let (load, waited) = (Load::default(), Duration::ZERO);
-        let mut loader = Loader { turn, parcels, returned, load, shipped: started, waited };
+        let mut loader = Loader {
+            turn,
+            source,
+            max_decode_time: limits.max_decode_time,
+            parcels,
+            returned,
+            load: Load::default(),
+            started,
+            shipped: started,
+            waited: Duration::ZERO,
+        };
         let decoded = decode::decode(source, input, limits, &mut |block| loader.push(block));
         let decoded = decoded.and_then(|decoded| loader.finish().map(|()| decoded));
-        let decode_time = started.elapsed().saturating_sub(source.waited() + loader.waited);
+        let decode_time = loader.decode_time();
         drop(loader);
         turn.end();
 
@@ -87,13 +96,16 @@ pub(crate) fn analyze_on_two_cores(
 /// The end of the conveyor at the decoder.
 struct Loader<'a> {
     turn: &'a SharedTurn,
+    source: &'a AudioSource,
+    max_decode_time: Duration,
     parcels: SyncSender<Parcel>,
     /// Loads that were taken, to be filled again.
     returned: Receiver<Load>,
     load: Load,
+    started: Instant,
     /// When the last load was handed over.
     shipped: Instant,
-    /// Time in which features were behind.
+    /// Time in which features were behind, or other tracks went first.
     waited: Duration,
 }
 
@@ -122,9 +134,21 @@ impl Loader<'_> {
         let load = mem::replace(&mut self.load, Load { sample_rate, ..empty });
         let seconds = load.samples.len() as f64 / f64::from(sample_rate);
         self.send(Parcel::Load(load))?;
+        let counted = Instant::now();
         self.turn.count_audio(seconds);
         self.shipped = Instant::now();
+        self.waited += self.shipped - counted;
+        let (spent, allowed) = (self.decode_time(), self.max_decode_time);
+        if spent > allowed {
+            let (value, allowed) = (spent.as_secs(), allowed.as_secs());
+            return Err(FeatureError::LimitExceeded { limit: "max_decode_time", value, allowed });
+        }
         Ok(())
+    }
+
+    /// Time spent decoding so far.
+    fn decode_time(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.source.waited() + self.waited)
     }
 
     fn send(&mut self, parcel: Parcel) -> Result<(), FeatureError> {
@@ -177,14 +201,19 @@ mod tests {
     use super::*;
     use crate::{
         FeatureMetrics, PcmSpec, SampleFormat, analyze,
-        turns::{SharedTurn, Turns},
+        turns::{Party, SharedTurn, Turns},
     };
 
     fn turn() -> SharedTurn {
         let metrics = FeatureMetrics::register(&Metrics::new());
         let turns = Turns::new(Duration::from_secs(1), 1, metrics);
         // There is a core: this does not wait.
-        turns.enter(Urgency::Interactive).now_or_never().unwrap().unwrap().into()
+        turns
+            .enter(Party { caller: "test".into(), urgency: Urgency::Interactive })
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+            .into()
     }
 
     fn raw(sample_rate: u32) -> AudioInput {
@@ -238,6 +267,13 @@ mod tests {
             let one = heard(&bytes, &input, limits, false, most);
             assert_eq!(heard(&bytes, &input, limits, true, most), one);
         }
+    }
+
+    #[test]
+    fn a_track_that_takes_too_long_to_decode_ends() {
+        let limits = Limits { max_decode_time: Duration::ZERO, ..Limits::default() };
+        let (_, outcome) = heard(&tone(900_000), &raw(48_000), &limits, true, usize::MAX);
+        assert!(outcome.contains("LimitExceeded") && outcome.contains("max_decode_time"), "{outcome}");
     }
 
     #[tokio::test]

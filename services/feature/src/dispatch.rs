@@ -164,9 +164,13 @@ impl Dispatcher {
         let outcome = timeout(patience, asked)
             .await
             .unwrap_or_else(|_| Err(Setback::Lost(format!("{} did not answer for {patience:?}", replica.address()))));
-        if let Err(Setback::Away(why) | Setback::Lost(why)) = &outcome {
-            tracing::debug!(address = %replica.address(), why, "chunk not answered");
-            replica.failed();
+        match &outcome {
+            Err(Setback::Away(why) | Setback::Lost(why)) => {
+                tracing::debug!(address = %replica.address(), why, "chunk not answered");
+                replica.failed();
+            }
+            Ok(_) => replica.answered(),
+            Err(Setback::Final(_) | Setback::Overloaded(_)) => {}
         }
         outcome
     }

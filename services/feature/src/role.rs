@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use chorale_proto::{service_names, v1::feature_service_server::FeatureServiceServer};
 use chorale_runtime::{
+    connections::ConnectionConfig,
+    connector::Connector,
     failure::Reason,
     health::Readiness,
     process::Process,
     replicas::Replicas,
     server::{BoundServer, RunningRole, ServerError},
+    tls::TlsError,
 };
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,9 @@ pub enum StartError {
     /// The server cannot be bound or served.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Inference replicas cannot be spoken to as configured.
+    #[error("feature.inference_tls: {0}")]
+    InferenceTls(#[from] TlsError),
 }
 
 /// Starts the feature role in `process`. It becomes ready when an inference replica answers.
@@ -45,9 +51,10 @@ pub enum StartError {
 /// If no inference target is configured, or the address cannot be bound.
 pub async fn start(config: FeatureConfig, process: &Process) -> Result<RunningRole, StartError> {
     config.validate()?;
-    let bound = BoundServer::bind("feature", config.listen)?;
+    let bound = BoundServer::bind("feature", config.listen, ConnectionConfig::inner(), config.tls.as_ref(), process)?;
     let metrics = FeatureMetrics::register(&process.metrics);
-    let replicas = Replicas::discover(config.inference.clone());
+    let replicas =
+        Replicas::discover(config.inference.clone(), Connector::new(&config.inference, &config.inference_tls)?);
     let dispatcher = Dispatcher::new(replicas, config.dispatch.clone(), metrics.clone());
     let drain = CancellationToken::new();
 
@@ -58,7 +65,7 @@ pub async fn start(config: FeatureConfig, process: &Process) -> Result<RunningRo
     let service = AnalysisService::new(&config, dispatcher, metrics, drain.clone());
     let mut routes = RoutesBuilder::default();
     routes.add_service(FeatureServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES));
-    Ok(bound.serve(service_names::FEATURE, routes, process.readiness.clone(), drain)?)
+    Ok(bound.serve(service_names::FEATURE, routes, drain)?)
 }
 
 /// Keeps readiness equal to whether inference is there.

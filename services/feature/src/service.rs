@@ -14,15 +14,19 @@ use chorale_proto::v1::{
     Envelope, analyze_request::Payload, analyze_response, feature_service_server::FeatureService,
 };
 use chorale_runtime::{
+    CALLER,
+    connections::Peer,
     deadline::timeout_of,
     failure::{Failure, Reason},
+    overload::Urgency,
+    shares::{Full, Place, Places},
 };
 use futures::{
     FutureExt, StreamExt, TryFutureExt,
     future::{self, Either},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -36,7 +40,7 @@ use crate::{
     dispatch::{Dispatcher, deadline_passed},
     messages::{audio_input, summary_message},
     metrics::FeatureMetrics,
-    turns::{SharedTurn, Turn, Turns},
+    turns::{Party, SharedTurn, Turn, Turns},
 };
 
 /// Bytes in one message of an upload at most.
@@ -59,7 +63,7 @@ pub(crate) struct AnalysisService {
     metrics: FeatureMetrics,
     limits: Limits,
     window: usize,
-    streams: Arc<Semaphore>,
+    places: Places,
     turns: Arc<Turns>,
     drain: CancellationToken,
 }
@@ -79,22 +83,27 @@ impl AnalysisService {
             metrics,
             limits: Limits::from(&config.limits),
             window: config.dispatch.window.get(),
-            streams: Arc::new(Semaphore::new(max_streams)),
+            places: Places::new(max_streams),
             drain,
         }
     }
 
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    /// Admits a track of `party`, whose priority is not known yet.
+    fn admit(&self, party: &Party) -> Result<Place, Failure> {
         if self.drain.is_cancelled() {
             let message = "this replica is shutting down; call again, another one will answer";
             return Err(Failure::new(Reason::Draining, message));
         }
         // Told before the call is admitted, so that the gateway asks another replica at once.
-        if self.turns.is_full() {
-            return Err(Failure::new(Reason::Overloaded, "as many tracks wait for a core as have their turn in time"));
+        if let Some(refusal) = self.turns.refusal(party) {
+            return Err(refusal);
         }
-        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-            Failure::new(Reason::Overloaded, "all streams of this replica are taken (max_concurrent_streams)")
+        self.places.take(&party.caller, usize::MAX).map_err(|full| {
+            let message = match full {
+                Full::Taken => "all streams of this replica are taken (max_concurrent_streams)".to_owned(),
+                Full::Share(open) => format!("this caller has {open} streams of this replica open already"),
+            };
+            Failure::new(Reason::Overloaded, message).with("limit", "max_concurrent_streams")
         })
     }
 
@@ -102,14 +111,15 @@ impl AnalysisService {
     async fn run(
         self,
         requests: Streaming<AnalyzeRequest>,
-        permit: OwnedSemaphorePermit,
+        caller: Arc<str>,
+        place: Place,
         deadline: Option<Instant>,
         responses: Responses,
     ) {
         let began = Instant::now();
         self.metrics.open_streams.inc();
         let track = Track { service: &self, deadline, responses: &responses };
-        let analysis = track.analyze(requests, permit);
+        let analysis = track.analyze(requests, caller, place);
         let analysis = match deadline {
             Some(deadline) => Either::Left(
                 timeout_at(deadline, analysis).map(|ended| ended.unwrap_or_else(|_| Err(deadline_passed()))),
@@ -169,10 +179,11 @@ impl FeatureService for AnalysisService {
         &self,
         request: Request<Streaming<AnalyzeRequest>>,
     ) -> Result<Response<Self::AnalyzeStream>, Status> {
-        let permit = self.admit().inspect_err(|failure| self.report(&Err(failure.clone()), Duration::ZERO))?;
+        let party = Party { caller: caller_of(&request), urgency: Urgency::Interactive };
+        let place = self.admit(&party).inspect_err(|failure| self.report(&Err(failure.clone()), Duration::ZERO))?;
         let deadline = timeout_of(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
         let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
-        tokio::spawn(self.clone().run(request.into_inner(), permit, deadline, responses));
+        tokio::spawn(self.clone().run(request.into_inner(), party.caller, place, deadline, responses));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
@@ -198,16 +209,17 @@ impl Track<'_> {
     async fn analyze(
         self,
         mut requests: Streaming<AnalyzeRequest>,
-        permit: OwnedSemaphorePermit,
+        caller: Arc<str>,
+        place: Place,
     ) -> Result<AudioSummary, Failure> {
         let options = receive_options(&mut requests).await?;
         let input = audio_input(&options)?;
         // A caller that says nothing yet takes no core.
         let first = next_request(&mut requests).await?;
-        let turn = self.service.turns.enter(options.priority().into()).await?;
+        let turn = self.service.turns.enter(Party { caller, urgency: options.priority().into() }).await?;
         let (audio, source) = AudioSource::channel(UPLOAD_QUEUE);
         let (events, known) = mpsc::channel(EVENT_QUEUE);
-        let decoding = decode_on_thread(source, input, self.service.limits.clone(), events, turn, permit)?;
+        let decoding = decode_on_thread(source, input, self.service.limits.clone(), events, turn, place)?;
 
         // To drop these is to abort: the decoder's thread ends when the upload or the events' receiver is gone.
         let upload = self.receive_audio(first, requests, audio);
@@ -332,7 +344,7 @@ enum DecodeFailure {
 }
 
 /// Decodes on threads of its own: they sleep while they wait for the upload, which may take as long as the caller
-/// likes, and must not take the runtime's blocking threads meanwhile. `turn` rests while they wait, and `permit` is given
+/// likes, and must not take the runtime's blocking threads meanwhile. `turn` rests while they wait, and `place` is given
 /// back when they end.
 fn decode_on_thread(
     source: AudioSource,
@@ -340,7 +352,7 @@ fn decode_on_thread(
     limits: Limits,
     events: mpsc::Sender<Known>,
     turn: Turn,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 ) -> Result<oneshot::Receiver<Result<AudioSummary, DecodeFailure>>, Failure> {
     let (ended, end) = oneshot::channel();
     let turn = SharedTurn::from(turn);
@@ -352,7 +364,7 @@ fn decode_on_thread(
         };
         let outcome = analyze_on_two_cores(&source, &input, &limits, &turn, &mut sink).map_err(DecodeFailure::Audio);
         drop((source, turn));
-        drop(permit);
+        drop(place);
         // Nobody listens if the stream has ended.
         let _ = ended.send(outcome);
     };
@@ -379,6 +391,15 @@ async fn receive_options(requests: &mut Streaming<AnalyzeRequest>) -> Result<Ana
         return Err(Failure::new(Reason::FeatureMismatch, message));
     }
     Ok(options)
+}
+
+/// Whose track it is: whom the gateway names, or else who is connected.
+fn caller_of<T>(request: &Request<T>) -> Arc<str> {
+    let named = request.metadata().get(CALLER).and_then(|caller| caller.to_str().ok());
+    named.map_or_else(
+        || format!("{:?}", request.extensions().get::<Peer>().and_then(|peer| peer.address)).into(),
+        Into::into,
+    )
 }
 
 fn caller_gone() -> Failure {

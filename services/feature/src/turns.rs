@@ -26,6 +26,7 @@ use std::{
 use chorale_runtime::{
     failure::{Failure, Reason},
     overload::{Urgency, WaitLimit, WaitPolicy},
+    shares::PLACES_PER_FREE_PLACE,
 };
 use tokio::sync::oneshot;
 
@@ -33,6 +34,10 @@ use crate::metrics::FeatureMetrics;
 
 /// A track lets others go first after so much audio, in seconds.
 const QUANTUM_SECONDS: f64 = 60.0;
+
+/// How much later a track stands for each track of its caller that waits: longer than the turn of most tracks takes, so that
+/// nobody who sends many gains time on others.
+const SHARE_SLOT: Duration = Duration::from_millis(100);
 
 /// The cores, and who waits for one.
 #[derive(Debug)]
@@ -44,17 +49,51 @@ pub(crate) struct Turns {
 #[derive(Debug)]
 struct State {
     free: usize,
-    queue: BTreeMap<Place, oneshot::Sender<Core>>,
+    queue: BTreeMap<Place, Waiting>,
     places: u64,
     limit: WaitLimit,
+}
+
+/// A track that waits.
+#[derive(Debug)]
+struct Waiting {
+    party: Party,
+    granted: oneshot::Sender<Core>,
+}
+
+/// Whose track it is, and whether somebody waits for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Party {
+    /// Any text that tells callers apart.
+    pub(crate) caller: Arc<str>,
+    pub(crate) urgency: Urgency,
 }
 
 impl State {
     /// Tracks that wait.
     fn waiting(&mut self) -> usize {
         // Who went away does not.
-        self.queue.retain(|_, sender| !sender.is_closed());
+        self.queue.retain(|_, waiting| !waiting.granted.is_closed());
         self.queue.len()
+    }
+
+    /// Tracks of `caller` that wait.
+    fn waiting_of(&self, caller: &str) -> usize {
+        self.queue.values().filter(|waiting| &*waiting.party.caller == caller).count()
+    }
+
+    /// Whether a further track of `party` may wait; if not, why.
+    fn admits(&mut self, party: &Party) -> Result<(), String> {
+        let waiting = self.waiting();
+        if !self.limit.allows(waiting, party.urgency) {
+            return Err(format!("{waiting} tracks wait for a core of this replica already"));
+        }
+        let of_caller = self.waiting_of(&party.caller);
+        let free = self.limit.limit().saturating_sub(waiting);
+        if of_caller >= PLACES_PER_FREE_PLACE * free {
+            return Err(format!("{of_caller} tracks of this caller wait for a core of this replica already"));
+        }
+        Ok(())
     }
 }
 
@@ -94,19 +133,21 @@ impl Turns {
     ///
     /// # Errors
     /// `OVERLOADED` at once if too many wait already.
-    pub(crate) async fn enter(self: &Arc<Self>, urgency: Urgency) -> Result<Turn, Failure> {
+    pub(crate) async fn enter(self: &Arc<Self>, party: Party) -> Result<Turn, Failure> {
         let came = Instant::now();
-        let place = self.new_place(urgency, came);
-        let core = self.join(place, Some(urgency))?.await.map_err(|_| lost())?;
-        self.entered(urgency, came, Instant::now());
-        Ok(Turn { turns: Arc::clone(self), urgency, place, core: Some(core), seconds: 0.0, ended: false })
+        let place = self.new_place(&party, came);
+        let core = self.join(place, &party, true)?.await.map_err(|_| lost())?;
+        self.entered(party.urgency, came, Instant::now());
+        Ok(Turn { turns: Arc::clone(self), party, place, core: Some(core), seconds: 0.0, ended: false })
     }
 
-    /// Whether so many tracks wait that a further one would be refused now.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Why a further track of `party` would be refused now; `None` if it would not.
+    pub(crate) fn refusal(&self, party: &Party) -> Option<Failure> {
         let mut state = self.lock();
-        let waiting = state.waiting();
-        state.free == 0 && !state.limit.allows(waiting, Urgency::Interactive)
+        if state.free > 0 {
+            return None;
+        }
+        state.admits(party).err().map(overloaded)
     }
 
     fn entered(&self, urgency: Urgency, came: Instant, now: Instant) {
@@ -117,15 +158,16 @@ impl Turns {
         self.metrics.turn_limit.set(i64::try_from(state.limit.limit()).unwrap_or(i64::MAX));
     }
 
-    /// A place for a track that came at `now`: behind everybody of the same urgency.
-    fn new_place(&self, urgency: Urgency, now: Instant) -> Place {
+    /// A place for a track that came at `now`: behind everybody of the same urgency who has no more tracks waiting.
+    fn new_place(&self, party: &Party, now: Instant) -> Place {
         let mut state = self.lock();
         state.places += 1;
-        (now + urgency.handicap(), state.places)
+        let waiting = u32::try_from(state.waiting_of(&party.caller)).unwrap_or(u32::MAX);
+        (now + party.urgency.handicap() + SHARE_SLOT.saturating_mul(waiting), state.places)
     }
 
     /// Takes a free core, or queues for one. Who is `new` is refused if too many wait already.
-    fn join(self: &Arc<Self>, place: Place, new: Option<Urgency>) -> Result<oneshot::Receiver<Core>, Failure> {
+    fn join(self: &Arc<Self>, place: Place, party: &Party, new: bool) -> Result<oneshot::Receiver<Core>, Failure> {
         let (sender, granted) = oneshot::channel();
         let mut state = self.lock();
         if state.free > 0 {
@@ -135,26 +177,24 @@ impl Turns {
             let _ = sender.send(Core { turns: Arc::clone(self) });
             return Ok(granted);
         }
-        let waiting = state.waiting();
-        if new.is_some_and(|urgency| !state.limit.allows(waiting, urgency)) {
-            let message = format!("{waiting} tracks wait for a core of this replica already");
-            return Err(Failure::new(Reason::Overloaded, message));
+        if new {
+            state.admits(party).map_err(overloaded)?;
         }
-        state.queue.insert(place, sender);
+        state.queue.insert(place, Waiting { party: party.clone(), granted: sender });
         Ok(granted)
     }
 
     /// Gives a core to who is next.
     fn pass_on(self: &Arc<Self>) {
         let mut state = self.lock();
-        let next = std::iter::from_fn(|| state.queue.pop_first()).find(|(_, sender)| !sender.is_closed());
+        let next = std::iter::from_fn(|| state.queue.pop_first()).find(|(_, waiting)| !waiting.granted.is_closed());
         if next.is_none() {
             state.free += 1;
         }
         drop(state);
-        if let Some((_, sender)) = next {
+        if let Some((_, waiting)) = next {
             // If it went away just now, the core is dropped, and goes on from there.
-            drop(sender.send(Core { turns: Arc::clone(self) }));
+            drop(waiting.granted.send(Core { turns: Arc::clone(self) }));
         }
     }
 }
@@ -163,7 +203,7 @@ impl Turns {
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<Turns>,
-    urgency: Urgency,
+    party: Party,
     place: Place,
     core: Option<Core>,
     /// Audio since it had its place, in seconds.
@@ -187,7 +227,7 @@ impl Turn {
             return;
         }
         self.seconds = 0.0;
-        self.place = self.turns.new_place(self.urgency, Instant::now());
+        self.place = self.turns.new_place(&self.party, Instant::now());
         let others_first = self.turns.lock().queue.first_key_value().is_some_and(|(first, _)| *first < self.place);
         if others_first {
             self.core = None;
@@ -206,7 +246,8 @@ impl Turn {
             return;
         }
         // Nobody but newcomers is refused, and no sender is dropped without a core while this side waits.
-        self.core = self.turns.join(self.place, None).ok().and_then(|granted| granted.blocking_recv().ok());
+        self.core =
+            self.turns.join(self.place, &self.party, false).ok().and_then(|granted| granted.blocking_recv().ok());
     }
 }
 
@@ -237,6 +278,10 @@ impl SharedTurn {
     }
 }
 
+fn overloaded(why: String) -> Failure {
+    Failure::new(Reason::Overloaded, why)
+}
+
 fn lost() -> Failure {
     Failure::new(Reason::Internal, "a track's turn was lost")
 }
@@ -259,10 +304,18 @@ mod tests {
         Turns::of_cores(cores, SECOND, max_waiting, FeatureMetrics::register(&Metrics::new()))
     }
 
+    fn of(caller: &str, urgency: Urgency) -> Party {
+        Party { caller: caller.into(), urgency }
+    }
+
+    fn someone() -> Party {
+        of("one", Urgency::Interactive)
+    }
+
     /// A track that waits for its turn: it is in the queue when this returns.
-    async fn track(turns: &Arc<Turns>, urgency: Urgency) -> JoinHandle<Result<Turn, Failure>> {
+    async fn track(turns: &Arc<Turns>, party: Party) -> JoinHandle<Result<Turn, Failure>> {
         let turns = Arc::clone(turns);
-        let track = tokio::spawn(async move { turns.enter(urgency).await });
+        let track = tokio::spawn(async move { turns.enter(party).await });
         yield_now().await;
         track
     }
@@ -274,10 +327,9 @@ mod tests {
     #[tokio::test]
     async fn as_many_run_as_there_are_cores_and_the_first_to_come_is_next() {
         let turns = turns(2, 10);
-        let (one, _two) =
-            (taken(track(&turns, Urgency::Interactive).await).await, track(&turns, Urgency::Interactive).await);
-        let third = track(&turns, Urgency::Interactive).await;
-        let fourth = track(&turns, Urgency::Interactive).await;
+        let (one, _two) = (taken(track(&turns, someone()).await).await, track(&turns, someone()).await);
+        let third = track(&turns, someone()).await;
+        let fourth = track(&turns, someone()).await;
         assert!(!third.is_finished());
         drop(one);
         let third = taken(third).await;
@@ -289,12 +341,15 @@ mod tests {
     #[tokio::test]
     async fn interactive_tracks_go_before_bulk_ones_but_not_for_ever() {
         let turns = turns(1, 10);
-        let running = turns.enter(Urgency::Interactive).await.unwrap();
+        let running = turns.enter(someone()).await.unwrap();
         let (came, soon) = (Instant::now(), BULK_HANDICAP / 2);
-        let join = |urgency, came| turns.join(turns.new_place(urgency, came), None).unwrap();
-        let bulk = join(Urgency::Bulk, came);
-        let late = join(Urgency::Interactive, came + 2 * BULK_HANDICAP);
-        let soon = join(Urgency::Interactive, came + soon);
+        let join = |caller, urgency, came| {
+            let party = of(caller, urgency);
+            turns.join(turns.new_place(&party, came), &party, false).unwrap()
+        };
+        let bulk = join("one", Urgency::Bulk, came);
+        let late = join("two", Urgency::Interactive, came + 2 * BULK_HANDICAP);
+        let soon = join("three", Urgency::Interactive, came + soon);
         drop(running);
         for next in [soon, bulk, late] {
             drop(timeout(SECOND, next).await.expect("it is the next one").unwrap());
@@ -302,20 +357,52 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_sends_one_track_does_not_wait_for_all_of_who_sends_many() {
+        let turns = turns(1, 20);
+        let running = turns.enter(someone()).await.unwrap();
+        let mut many = Vec::new();
+        for _ in 0..10 {
+            many.push(track(&turns, someone()).await);
+        }
+        let other = track(&turns, of("other", Urgency::Interactive)).await;
+        drop(running);
+        drop(taken(many.remove(0)).await);
+        drop(taken(other).await);
+        assert_eq!(many.iter().filter(|track| track.is_finished()).count(), 0);
+        for track in many {
+            drop(taken(track).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_much_leaves_room_for_others() {
+        let turns = turns(1, 20);
+        let _running = turns.enter(someone()).await.unwrap();
+        let mut many = Vec::new();
+        while turns.refusal(&someone()).is_none() {
+            many.push(track(&turns, someone()).await);
+        }
+        assert_eq!(many.len(), 16, "four fifths of the places");
+        let refused = turns.enter(someone()).await.unwrap_err();
+        assert!(refused.reason == Reason::Overloaded && refused.message.contains("of this caller"), "{refused}");
+        assert!(turns.refusal(&of("other", Urgency::Interactive)).is_none());
+    }
+
+    #[tokio::test]
     async fn who_goes_away_waits_for_nothing_and_keeps_no_core() {
         let turns = turns(1, 1);
-        let running = taken(track(&turns, Urgency::Interactive).await).await;
-        let gone = track(&turns, Urgency::Interactive).await;
-        assert!(turns.is_full());
-        assert_eq!(turns.enter(Urgency::Interactive).await.unwrap_err().reason, Reason::Overloaded);
+        let running = taken(track(&turns, someone()).await).await;
+        let gone = track(&turns, someone()).await;
+        assert!(turns.refusal(&someone()).is_some());
+        assert_eq!(turns.enter(someone()).await.unwrap_err().reason, Reason::Overloaded);
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
-        let next = track(&turns, Urgency::Interactive).await;
+        let next = track(&turns, someone()).await;
         drop(running);
         drop(taken(next).await);
         // A core that was granted, and is not received any more.
-        let running = taken(track(&turns, Urgency::Interactive).await).await;
-        let granted = turns.join(turns.new_place(Urgency::Interactive, Instant::now()), None).unwrap();
+        let running = taken(track(&turns, someone()).await).await;
+        let granted = turns.join(turns.new_place(&someone(), Instant::now()), &someone(), false).unwrap();
         drop(running);
         drop(granted);
         assert_eq!(turns.lock().free, 1);
@@ -324,31 +411,31 @@ mod tests {
     #[tokio::test]
     async fn after_long_waits_fewer_may_wait() {
         let turns = turns(1, 3);
-        let _running = turns.enter(Urgency::Interactive).await.unwrap();
+        let _running = turns.enter(someone()).await.unwrap();
         let mut waiting = Vec::new();
         for _ in 0..3 {
-            waiting.push(track(&turns, Urgency::Interactive).await);
+            waiting.push(track(&turns, someone()).await);
         }
         for seconds in 2..4 {
             turns.entered(Urgency::Interactive, Instant::now(), Instant::now() + seconds * SECOND);
         }
         waiting.pop().unwrap().abort();
         yield_now().await;
-        assert_eq!(turns.enter(Urgency::Interactive).await.unwrap_err().reason, Reason::Overloaded);
+        assert_eq!(turns.enter(someone()).await.unwrap_err().reason, Reason::Overloaded);
     }
 
     #[tokio::test]
     async fn who_rests_lends_its_core_and_goes_on_before_who_came_later() {
         let turns = turns(1, 10);
-        let mut early = turns.enter(Urgency::Interactive).await.unwrap();
+        let mut early = turns.enter(someone()).await.unwrap();
         let (woken, wake) = mpsc::channel::<()>();
         let (ended, end) = oneshot::channel();
         thread::spawn(move || {
             let _ = early.rest(|| wake.recv());
             let _ = ended.send(early);
         });
-        let second = taken(track(&turns, Urgency::Interactive).await).await;
-        let third = track(&turns, Urgency::Interactive).await;
+        let second = taken(track(&turns, someone()).await).await;
+        let third = track(&turns, someone()).await;
         drop(woken);
         while turns.lock().queue.len() < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -362,19 +449,19 @@ mod tests {
     #[tokio::test]
     async fn who_has_ended_waits_for_no_core() {
         let turns = turns(1, 10);
-        let mut ended = turns.enter(Urgency::Interactive).await.unwrap();
+        let mut ended = turns.enter(someone()).await.unwrap();
         ended.end();
-        let _running = turns.enter(Urgency::Interactive).await.unwrap();
+        let _running = turns.enter(someone()).await.unwrap();
         ended.rest(|| ());
     }
 
     #[tokio::test]
     async fn a_long_track_lets_others_go_first_now_and_then() {
         let turns = turns(1, 10);
-        let mut long = turns.enter(Urgency::Interactive).await.unwrap();
+        let mut long = turns.enter(someone()).await.unwrap();
         // Nobody waits.
         long.count_audio(QUANTUM_SECONDS);
-        let short = track(&turns, Urgency::Interactive).await;
+        let short = track(&turns, someone()).await;
         let (ended, end) = oneshot::channel();
         thread::spawn(move || {
             for _ in 0..2 {

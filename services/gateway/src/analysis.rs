@@ -6,6 +6,7 @@ use chorale_proto::v1::{
     AnalyzeOptions, AnalyzeRequest, AnalyzeResponse, analyze_request, feature_service_client::FeatureServiceClient,
 };
 use chorale_runtime::{
+    CALLER, REQUEST_ID,
     failure::{Failure, Reason},
     replicas::{Assigned, Replicas},
 };
@@ -13,10 +14,8 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, metadata::MetadataValue};
 
-use crate::metrics::GatewayMetrics;
+use crate::{classify::Origin, metrics::GatewayMetrics};
 
-/// The metadata key under which a request's id travels through the cluster.
-const REQUEST_ID: &str = "x-request-id";
 /// Replicas that are asked before a call fails.
 const MAX_ATTEMPTS: u32 = 3;
 /// How long a replica may take to admit a call: it has only seen the options.
@@ -42,13 +41,13 @@ impl Analysis {
     pub(crate) async fn open(
         replicas: &Replicas,
         options: &AnalyzeOptions,
-        request_id: &str,
+        origin: Origin<'_>,
         remaining: Option<Duration>,
         metrics: &GatewayMetrics,
     ) -> Result<Self, Failure> {
         let mut attempt = 1;
         loop {
-            let failure = match Self::ask(replicas, options, request_id, remaining).await {
+            let failure = match Self::ask(replicas, options, origin, remaining).await {
                 Ok(analysis) => return Ok(analysis),
                 Err(failure) => failure,
             };
@@ -63,7 +62,7 @@ impl Analysis {
     async fn ask(
         replicas: &Replicas,
         options: &AnalyzeOptions,
-        request_id: &str,
+        origin: Origin<'_>,
         remaining: Option<Duration>,
     ) -> Result<Self, Failure> {
         let away = |message: &str| Failure::new(Reason::DependencyUnavailable, message);
@@ -77,12 +76,15 @@ impl Analysis {
         if let Some(remaining) = remaining {
             request.set_timeout(remaining);
         }
-        if let Ok(id) = MetadataValue::try_from(request_id) {
-            request.metadata_mut().insert(REQUEST_ID, id);
+        for (name, value) in [(REQUEST_ID, origin.request_id), (CALLER, &origin.caller.pseudonym())] {
+            if let Ok(value) = MetadataValue::try_from(value) {
+                request.metadata_mut().insert(name, value);
+            }
         }
         let mut client = FeatureServiceClient::new(replica.channel());
         let failure = match timeout(ADMISSION_TIMEOUT, client.analyze(request)).await {
             Ok(Ok(response)) => {
+                replica.answered();
                 return Ok(Self { requests: Some(requests), responses: response.into_inner(), replica });
             }
             Ok(Err(status)) => feature_failure(&status),

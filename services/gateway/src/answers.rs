@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chorale_proto::v1::{PcmFormat, Verdict};
+use chorale_proto::v1::Verdict;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    cache::{CacheKey, Expected, VerdictCache},
+    cache::{CacheKey, Expected, Terms, VerdictCache},
     flight::{Flights, Follower, Leader, Place},
     metrics::GatewayMetrics,
     model::KnownModel,
@@ -49,9 +49,9 @@ impl Answers {
     }
 
     /// Looks for the verdict over the audio with this `digest`.
-    pub(crate) async fn look_up(&self, digest: &blake3::Hash, model: &KnownModel, pcm: Option<&PcmFormat>) -> Lookup {
+    pub(crate) async fn look_up(&self, digest: &blake3::Hash, model: &KnownModel, terms: Terms<'_>) -> Lookup {
         let (model_version, feature_id) = (&model.model.version, &model.model.feature_id);
-        let key = CacheKey::new(digest, model_version, feature_id, pcm);
+        let key = CacheKey::new(digest, model_version, feature_id, terms);
         // The flight is joined first: a verdict is in the cache before its flight ends, so that none is missed between.
         let leader = match self.flights.join(key) {
             Place::Follow(follower) => return Lookup::Follow(follower),
@@ -73,12 +73,12 @@ impl Answers {
         &self,
         digest: &blake3::Hash,
         model: &KnownModel,
-        pcm: Option<&PcmFormat>,
+        terms: Terms<'_>,
         wait: Duration,
     ) -> Settled {
         let until = Instant::now() + wait;
         loop {
-            let mut follower = match self.look_up(digest, model, pcm).await {
+            let mut follower = match self.look_up(digest, model, terms).await {
                 Lookup::Known(verdict) => return Settled::Known(verdict),
                 Lookup::Lead(leader) => return Settled::Lead(leader),
                 Lookup::Follow(follower) => follower,

@@ -6,6 +6,7 @@
 mod memory;
 mod redis;
 mod seal;
+mod secret;
 
 use std::{
     fmt,
@@ -33,17 +34,31 @@ const MAX_VALUE_BYTES: usize = 2 * 1024 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey([u8; 32]);
 
+/// What a verdict depends on beside the audio and the model.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Terms<'a> {
+    /// How the audio is read, if it does not say so itself.
+    pub(crate) pcm: Option<&'a PcmFormat>,
+    /// Whose verdict it is, if others must not have it: that it is known tells that they have this track.
+    pub(crate) tenant: Option<&'a str>,
+}
+
 impl CacheKey {
-    /// The key of the verdict over the audio with this `digest`, read as `pcm` if that is given.
-    pub(crate) fn new(digest: &blake3::Hash, model_version: &str, feature_id: &str, pcm: Option<&PcmFormat>) -> Self {
+    /// The key of the verdict over the audio with this `digest`.
+    pub(crate) fn new(digest: &blake3::Hash, model_version: &str, feature_id: &str, terms: Terms<'_>) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("chorale.v1 verdict cache key");
         hasher.update(digest.as_bytes());
-        // Lengths first, so that no two different lists of parts run together into the same bytes.
-        for part in [model_version, feature_id] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-        }
-        if let Some(pcm) = pcm {
-            hasher.update(&pcm.encode_to_vec());
+        let pcm = terms.pcm.map(PcmFormat::encode_to_vec);
+        let parts = [
+            Some(model_version.as_bytes()),
+            Some(feature_id.as_bytes()),
+            pcm.as_deref(),
+            terms.tenant.map(str::as_bytes),
+        ];
+        for part in parts {
+            // Lengths first, so that no two different lists of parts run together into the same bytes.
+            let length = part.map_or(u64::MAX, |part| part.len() as u64);
+            hasher.update(&length.to_le_bytes()).update(part.unwrap_or_default());
         }
         Self(hasher.finalize().into())
     }
@@ -114,7 +129,7 @@ impl VerdictCache {
         let backend: Option<Arc<dyn Backend>> = match &config.url {
             _ if !config.enabled => None,
             None => Some(Arc::new(MemoryCache::new(config.memory_size.as_u64(), config.ttl))),
-            Some(url) => Some(Arc::new(RedisCache::new(url, config.ttl, config.timeout)?)),
+            Some(url) => Some(Arc::new(RedisCache::new(url, config)?)),
         };
         let seal = config.secret_file.as_deref().map_or(Ok(Seal::None), Seal::from_file)?;
         Ok(Self { backend, seal, metrics })
@@ -242,16 +257,18 @@ mod tests {
         let (one, other) = (blake3::hash(b"one"), blake3::hash(b"other"));
         let pcm = |channels| PcmFormat { sample_format: SampleFormat::S16le.into(), sample_rate: 8_000, channels };
         let keys = [
-            CacheKey::new(&one, "v1", "f1", None),
-            CacheKey::new(&other, "v1", "f1", None),
-            CacheKey::new(&one, "v2", "f1", None),
-            CacheKey::new(&one, "v1f", "1", None),
-            CacheKey::new(&one, "v1", "f1", Some(&pcm(1))),
-            CacheKey::new(&one, "v1", "f1", Some(&pcm(2))),
+            CacheKey::new(&one, "v1", "f1", Terms::default()),
+            CacheKey::new(&other, "v1", "f1", Terms::default()),
+            CacheKey::new(&one, "v2", "f1", Terms::default()),
+            CacheKey::new(&one, "v1f", "1", Terms::default()),
+            CacheKey::new(&one, "v1", "f1", Terms { pcm: Some(&pcm(1)), tenant: None }),
+            CacheKey::new(&one, "v1", "f1", Terms { pcm: Some(&pcm(2)), tenant: None }),
+            CacheKey::new(&one, "v1", "f1", Terms { pcm: None, tenant: Some("studio") }),
+            CacheKey::new(&one, "v1", "f1", Terms { pcm: None, tenant: Some("") }),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
-        assert_eq!(keys[0], CacheKey::new(&one, "v1", "f1", None));
+        assert_eq!(keys[0], CacheKey::new(&one, "v1", "f1", Terms::default()));
     }
 
     #[tokio::test]
@@ -263,7 +280,7 @@ mod tests {
         let memory = Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60)));
         let metrics = GatewayMetrics::register(&mut Registry::default());
         let cache = VerdictCache { backend: Some(Arc::clone(&memory) as Arc<dyn Backend>), seal: Seal::None, metrics };
-        let key = CacheKey::new(&digest, "v1", "f1", None);
+        let key = CacheKey::new(&digest, "v1", "f1", Terms::default());
 
         assert_eq!(cache.get(key, expected).await, None);
         cache.put(key, &good).await;
@@ -308,7 +325,7 @@ mod tests {
         let cache = VerdictCache::new(&CacheConfig { enabled: false, ..CacheConfig::default() }, metrics).unwrap();
         let digest = blake3::hash(b"audio");
         let labels = labels();
-        let key = CacheKey::new(&digest, "v1", "f1", None);
+        let key = CacheKey::new(&digest, "v1", "f1", Terms::default());
         cache.put(key, &verdict(&digest)).await;
         let expected = Expected { digest: &digest, model_version: "v1", feature_id: "f1", labels: &labels };
         assert_eq!(cache.get(key, expected).await, None);

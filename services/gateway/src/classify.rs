@@ -43,13 +43,15 @@ use tonic::Status;
 use crate::{
     analysis::{Analysis, another_may_serve},
     answers::{Answers, Lookup, Settled},
-    cache::CacheKey,
+    auth::Caller,
+    cache::{CacheKey, Terms},
     config::LimitsConfig,
     deadline::Deadline,
     flight::{Follower, Leader},
     heard::Heard,
     metrics::GatewayMetrics,
     model::{KnownModel, LatestModel},
+    pace::Pace,
     replay::Replay,
     request::{CheckedOptions, Upload},
 };
@@ -67,16 +69,25 @@ pub(crate) type EventSender = mpsc::Sender<Result<ClassifyStreamResponse, Status
 pub(crate) struct Context {
     pub(crate) limits: LimitsConfig,
     pub(crate) shared_wait: Duration,
+    /// Whether verdicts of one caller with a token are for others, too.
+    pub(crate) across_callers: bool,
     pub(crate) replicas: Replicas,
     pub(crate) model: LatestModel,
     pub(crate) answers: Answers,
     pub(crate) metrics: GatewayMetrics,
 }
 
+/// Where a call comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) request_id: &'a str,
+    pub(crate) caller: &'a Caller,
+}
+
 /// One call.
 pub(crate) struct Classification<'a> {
     context: &'a Context,
-    request_id: &'a str,
+    origin: Origin<'a>,
     options: CheckedOptions,
     deadline: Option<Deadline>,
     events: Option<&'a EventSender>,
@@ -109,14 +120,14 @@ impl<'a> Classification<'a> {
     /// A call whose first message has just come.
     pub(crate) fn new(
         context: &'a Context,
-        request_id: &'a str,
+        origin: Origin<'a>,
         options: CheckedOptions,
         deadline: Option<Deadline>,
         events: Option<&'a EventSender>,
         bytes_received: &'a AtomicU64,
     ) -> Self {
         let began = Instant::now();
-        Self { context, request_id, options, deadline, events, began, bytes_received, next_progress: began }
+        Self { context, origin, options, deadline, events, began, bytes_received, next_progress: began }
     }
 
     /// Classifies `upload`: the answer, at most `top_k` scores long.
@@ -159,8 +170,7 @@ impl<'a> Classification<'a> {
             None => Role::Alone,
             Some(digest) => {
                 let wait = self.wait_for_equals();
-                let pcm = self.options.analyze.pcm.as_ref();
-                match self.context.answers.settle(&digest, &model, pcm, wait).await {
+                match self.context.answers.settle(&digest, &model, self.terms(), wait).await {
                     Settled::Known(verdict) => {
                         self.accept(&model, false).await?;
                         return Ok(cached(&verdict));
@@ -183,11 +193,18 @@ impl<'a> Classification<'a> {
         }
     }
 
+    /// What the verdict depends on beside audio and model.
+    fn terms(&self) -> Terms<'_> {
+        let Caller { key, is_tenant, .. } = self.origin.caller;
+        let tenant = (*is_tenant && !self.context.across_callers).then_some(&**key);
+        Terms { pcm: self.options.analyze.pcm.as_ref(), tenant }
+    }
+
     /// Opens a call of the feature service.
     async fn open(&self) -> Result<Analysis, Failure> {
         let remaining = self.deadline.map(|deadline| deadline.remaining());
         let Context { replicas, metrics, .. } = self.context;
-        Analysis::open(replicas, &self.options.analyze, self.request_id, remaining, metrics).await
+        Analysis::open(replicas, &self.options.analyze, self.origin, remaining, metrics).await
     }
 
     /// Opens a call on another replica than the one that `failure` ended, if the whole audio can be sent again: it, and that
@@ -232,6 +249,7 @@ impl<'a> Classification<'a> {
         let mut replay = Replay::new(if whole { u64::MAX } else { self.context.limits.replay_window.as_u64() });
         let mut known_chunks = 0;
         let mut moved_at = Instant::now();
+        let mut pace = Pace::new(self.context.limits.min_upload_rate.as_u64(), idle_timeout);
         loop {
             if !uploading && unsent.is_empty() {
                 analysis.requests = None;
@@ -239,6 +257,7 @@ impl<'a> Classification<'a> {
             if let Some(summary) = summary.take_if(|_| !uploading) {
                 return Ok(Outcome::Heard(Box::new(summary), role));
             }
+            let caller_is_behind = uploading && unsent.is_empty();
             tokio::select! {
                 // Results first: they free what they stand for.
                 biased;
@@ -283,7 +302,7 @@ impl<'a> Classification<'a> {
                     // The feature service has heard enough; the rest counts for the digest only.
                     None => unsent.clear(),
                 },
-                next = upload.next(), if uploading && unsent.is_empty() => match next? {
+                next = upload.next(), if caller_is_behind => match next? {
                     // An empty message must not keep an idle upload alive.
                     Some(audio) if audio.is_empty() => continue,
                     Some(audio) => {
@@ -295,8 +314,7 @@ impl<'a> Classification<'a> {
                         uploading = false;
                         let digest = self.end_of_upload(heard)?;
                         if !self.options.bypass_cache && !matches!(role, Role::Leader(_)) {
-                            let pcm = self.options.analyze.pcm.as_ref();
-                            role = match self.context.answers.look_up(&digest, &heard.model, pcm).await {
+                            role = match self.context.answers.look_up(&digest, &heard.model, self.terms()).await {
                                 Lookup::Known(verdict) => return Ok(Outcome::Known(verdict)),
                                 Lookup::Lead(leader) => self.lead(leader),
                                 Lookup::Follow(follower) => Role::Follower(follower),
@@ -305,7 +323,7 @@ impl<'a> Classification<'a> {
                     }
                 },
                 () = sleep_until(moved_at + idle_timeout) => {
-                    return Err(if uploading && unsent.is_empty() {
+                    return Err(if caller_is_behind {
                         let message = format!("the upload paused for more than {idle_timeout:?}");
                         Failure::limit("idle_timeout", format_args!("{idle_timeout:?}"), message)
                     } else {
@@ -314,7 +332,11 @@ impl<'a> Classification<'a> {
                     });
                 }
             }
-            moved_at = Instant::now();
+            let now = Instant::now();
+            if caller_is_behind {
+                pace.waited(now - moved_at, self.bytes_received.load(Ordering::Relaxed))?;
+            }
+            moved_at = now;
             self.tell_progress(heard);
         }
     }
@@ -399,8 +421,7 @@ impl<'a> Classification<'a> {
             ..heard.verdict(summary.duration_seconds, timing)
         };
         if let Some(digest) = heard.digest.filter(|_| heard.one_model && !self.options.bypass_cache) {
-            let pcm = self.options.analyze.pcm.as_ref();
-            let key = CacheKey::new(&digest, &heard.model_version, feature_id, pcm);
+            let key = CacheKey::new(&digest, &heard.model_version, feature_id, self.terms());
             let leader = match role {
                 Role::Leader(leader) if leader.key() == key => Some(leader),
                 _ => None,
@@ -412,7 +433,7 @@ impl<'a> Classification<'a> {
 
     async fn accept(&self, model: &KnownModel, audio_wanted: bool) -> Result<(), Failure> {
         let accepted = Accepted {
-            request_id: self.request_id.to_owned(),
+            request_id: self.origin.request_id.to_owned(),
             audio_wanted,
             model_version: model.model.version.clone(),
         };

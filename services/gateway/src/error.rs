@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use chorale_runtime::server::ServerError;
+use chorale_runtime::{reload::ReloadError, server::ServerError, tls::TlsError};
 
 /// A gateway that cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -20,14 +20,20 @@ pub enum GatewayError {
     /// The cache cannot be set up. A Redis server that is merely away does not cause this.
     #[error("cache: {0}")]
     Cache(#[from] redis::RedisError),
-    /// The file with the cache's secret cannot be read.
-    #[error("gateway.cache.secret_file: {}: {source}", path.display())]
-    SecretFile {
+    /// A file that the cache's configuration names cannot be read.
+    #[error("gateway.cache: {}: {source}", path.display())]
+    CacheFile {
         /// Which file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// The files that say who may call cannot be used.
+    #[error("gateway.auth: {0}")]
+    Auth(#[from] ReloadError),
+    /// Feature services cannot be spoken to as configured.
+    #[error("gateway.feature_tls: {0}")]
+    FeatureTls(#[from] TlsError),
     /// The server cannot start.
     #[error(transparent)]
     Server(#[from] ServerError),

@@ -5,6 +5,7 @@
 
 mod analysis;
 mod answers;
+mod auth;
 mod cache;
 mod classify;
 mod config;
@@ -15,6 +16,7 @@ mod heard;
 mod metrics;
 mod model;
 mod oversize;
+mod pace;
 mod replay;
 mod request;
 mod service;
@@ -22,6 +24,7 @@ mod vote;
 
 use chorale_proto::{service_names, v1::classifier_service_server::ClassifierServiceServer};
 use chorale_runtime::{
+    connector::Connector,
     process::Process,
     replicas::Replicas,
     server::{BoundServer, RunningRole},
@@ -30,11 +33,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
 use crate::{
-    answers::Answers, cache::VerdictCache, classify::Context, metrics::GatewayMetrics, model::LatestModel,
-    oversize::ExplainOversize, service::Classifier,
+    answers::Answers, auth::Authenticator, cache::VerdictCache, classify::Context, metrics::GatewayMetrics,
+    model::LatestModel, oversize::ExplainOversize, service::Classifier,
 };
 pub use crate::{
-    config::{CacheConfig, GatewayConfig, LimitsConfig, RedisUrl, RedisUrlError},
+    config::{AuthConfig, CacheConfig, GatewayConfig, JwtConfig, LimitsConfig, RedisUrl, RedisUrlError},
     error::GatewayError,
 };
 
@@ -45,23 +48,26 @@ pub use crate::{
 /// is no error.
 pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRole, GatewayError> {
     config.validate()?;
-    let GatewayConfig { listen, feature, cache, limits } = config;
+    let GatewayConfig { listen, feature, feature_tls, tls, connections, auth, cache, limits } = config;
     let metrics = process.metrics.register("gateway", GatewayMetrics::register);
+    let authenticator = Authenticator::follow(&auth)?;
     let verdicts = VerdictCache::new(&cache, metrics.clone())?;
-    let server = BoundServer::bind("gateway", listen)?;
+    let server = BoundServer::bind("gateway", listen, connections, tls.as_ref(), process)?;
 
     let drain = CancellationToken::new();
-    let replicas = Replicas::discover(feature);
+    let connector = Connector::new(&feature, &feature_tls)?;
+    let replicas = Replicas::discover(feature, connector);
     process.readiness.set(service_names::CLASSIFIER, false);
     let (model, learning) = LatestModel::learn(replicas.clone(), process.readiness.clone());
     tokio::spawn(drain.clone().run_until_cancelled_owned(learning));
 
     let max_message_bytes = usize::try_from(limits.max_message_bytes.as_u64()).unwrap_or(usize::MAX);
     let answers = Answers::new(verdicts, metrics.clone());
-    let context = Context { limits, shared_wait: cache.shared_wait, replicas, model, answers, metrics };
-    let classifier = Classifier::new(context, drain.clone());
+    let CacheConfig { shared_wait, across_callers, .. } = cache;
+    let context = Context { limits, shared_wait, across_callers, replicas, model, answers, metrics };
+    let classifier = Classifier::new(context, authenticator, drain.clone());
     let mut routes = RoutesBuilder::default();
     let service = ClassifierServiceServer::new(classifier).max_decoding_message_size(max_message_bytes);
     routes.add_service(ExplainOversize(service));
-    Ok(server.serve(service_names::CLASSIFIER, routes, process.readiness.clone(), drain)?)
+    Ok(server.serve(service_names::CLASSIFIER, routes, drain)?)
 }

@@ -50,6 +50,12 @@ pub(crate) struct GenreLabels {
     pub(crate) genre: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LimitLabels {
+    /// As in the metadata of the error, and mostly as in the configuration.
+    pub(crate) limit: String,
+}
+
 type Latencies<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn latencies<L: Clone + std::hash::Hash + Eq>() -> Latencies<L> {
@@ -71,6 +77,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) feature_retries: Counter,
     pub(crate) replays: Counter,
     pub(crate) early_verdicts: Counter,
+    pub(crate) limits_hit: Family<LimitLabels, Counter>,
 }
 
 impl GatewayMetrics {
@@ -95,6 +102,7 @@ impl GatewayMetrics {
             open_streams: registry.add("open_streams", "Calls that are being classified", Gauge::default()),
             cache_lookups: registry.add("cache_lookups", "Lookups in the result cache, by result", Family::default()),
             cache_seconds: registry.add("cache_seconds", "Duration of cache operations", latencies()),
+            limits_hit: registry.add("limits_hit", "Calls that failed at a limit, by limit", Family::default()),
             verdicts: registry.add("verdicts", "Verdicts given, by genre", Family::default()),
         }
     }

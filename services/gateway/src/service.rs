@@ -14,11 +14,13 @@ use chorale_proto::v1::{
     GetModelResponse, Limits, Verdict, classifier_service_server::ClassifierService, classify_stream_response::Event,
 };
 use chorale_runtime::{
+    connections::Peer,
     deadline::timeout_of,
     failure::{Failure, Reason},
+    shares::{Full, Place, Places},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     time::{timeout, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,9 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    classify::{Classification, Context, EventSender, deadline_passed},
+    auth::{Authenticator, Caller},
+    classify::{Classification, Context, EventSender, Origin, deadline_passed},
+    config::LimitsConfig,
     deadline::Deadline,
-    metrics::{CallLabels, GatewayMetrics, GenreLabels, Rpc},
+    metrics::{CallLabels, GatewayMetrics, GenreLabels, LimitLabels, Rpc},
     request::{CheckedOptions, Upload},
 };
 
@@ -39,39 +43,53 @@ const QUEUED_EVENTS: usize = 16;
 #[derive(Debug, Clone)]
 pub(crate) struct Classifier {
     context: Arc<Context>,
-    permits: Arc<Semaphore>,
+    authenticator: Authenticator,
+    places: Places,
     drain: CancellationToken,
 }
 
 impl Classifier {
-    /// Takes calls until `drain`.
-    pub(crate) fn new(context: Context, drain: CancellationToken) -> Self {
-        let streams = usize::try_from(context.limits.max_concurrent_streams).unwrap_or(Semaphore::MAX_PERMITS);
-        Self { context: Arc::new(context), permits: Arc::new(Semaphore::new(streams)), drain }
+    /// Takes calls of those whom `authenticator` knows until `drain`.
+    pub(crate) fn new(context: Context, authenticator: Authenticator, drain: CancellationToken) -> Self {
+        let places = Places::new(count(context.limits.max_concurrent_streams));
+        Self { context: Arc::new(context), authenticator, places, drain }
     }
 
     /// Admits a call, before any work is done for it.
-    fn admit(&self, rpc: Rpc) -> Result<Call, Status> {
-        let mut call = Call::new(rpc, self.context.metrics.clone());
-        let refused = if self.drain.is_cancelled() {
-            Failure::new(Reason::Draining, "this replica is shutting down")
-        } else {
-            match Arc::clone(&self.permits).try_acquire_owned() {
-                Ok(permit) => {
-                    call.permit = Some(permit);
-                    return Ok(call);
-                }
-                Err(_) => {
-                    let limit = self.context.limits.max_concurrent_streams;
-                    let message = format!("this replica serves {limit} streams already");
-                    Failure::new(Reason::Overloaded, message)
-                        .with("limit", "max_concurrent_streams")
-                        .with("value", limit)
-                }
+    fn admit<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Call, Status> {
+        let stranger = Caller::of_peer(request.extensions().get::<Peer>());
+        let mut call = Call::new(rpc, stranger, self.context.metrics.clone());
+        match self.place(request, &mut call) {
+            Ok(()) => Ok(call),
+            Err(refused) => {
+                call.end(Err(&refused));
+                Err(refused.into())
+            }
+        }
+    }
+
+    /// Finds out whose call it is, and takes a place for it.
+    fn place<T>(&self, request: &Request<T>, call: &mut Call) -> Result<(), Failure> {
+        call.caller = self.authenticator.identify(request.metadata(), request.extensions())?;
+        if self.drain.is_cancelled() {
+            return Err(Failure::new(Reason::Draining, "this replica is shutting down"));
+        }
+        let LimitsConfig { max_streams_per_caller, max_concurrent_streams, .. } = self.context.limits;
+        let most = call.caller.max_streams.unwrap_or(max_streams_per_caller);
+        let (limit, value, message) = match self.places.take(&call.caller.key, count(most)) {
+            Ok(place) => {
+                call.place = Some(place);
+                return Ok(());
+            }
+            Err(Full::Share(open)) => {
+                ("max_streams_per_caller", most, format!("this caller has {open} calls open already"))
+            }
+            Err(Full::Taken) => {
+                let open = max_concurrent_streams;
+                ("max_concurrent_streams", open, format!("this replica serves {open} streams already"))
             }
         };
-        call.end(Err(&refused));
-        Err(refused.into())
+        Err(Failure::new(Reason::Overloaded, message).with("limit", limit).with("value", value))
     }
 
     async fn serve_stream(
@@ -95,7 +113,7 @@ impl Classifier {
         })?;
         let options = CheckedOptions::new(options, feature_id())?;
         let upload = Upload::Stream(Box::new(stream));
-        Classification::new(&self.context, &call.request_id, options, deadline, Some(events), &call.bytes)
+        Classification::new(&self.context, call.origin(), options, deadline, Some(events), &call.bytes)
             .run(upload)
             .await
     }
@@ -109,7 +127,7 @@ impl ClassifierService for Classifier {
         &self,
         request: Request<Streaming<ClassifyStreamRequest>>,
     ) -> Result<Response<Self::ClassifyStreamStream>, Status> {
-        let mut call = self.admit(Rpc::ClassifyStream)?;
+        let mut call = self.admit(Rpc::ClassifyStream, &request)?;
         let deadline = timeout_of(request.metadata()).and_then(Deadline::after);
         let (events, responses) = mpsc::channel(QUEUED_EVENTS);
         let service = self.clone();
@@ -132,14 +150,14 @@ impl ClassifierService for Classifier {
     }
 
     async fn classify(&self, request: Request<ClassifyRequest>) -> Result<Response<ClassifyResponse>, Status> {
-        let mut call = self.admit(Rpc::Classify)?;
+        let mut call = self.admit(Rpc::Classify, &request)?;
         let deadline = timeout_of(request.metadata()).and_then(Deadline::after);
         let ClassifyRequest { options, audio } = request.into_inner();
         let outcome = match CheckedOptions::new(options.unwrap_or_default(), feature_id()) {
             Err(failure) => Err(failure),
             Ok(options) => {
-                let Call { request_id, bytes, .. } = &call;
-                let classification = Classification::new(&self.context, request_id, options, deadline, None, bytes);
+                let (origin, bytes) = (call.origin(), &call.bytes);
+                let classification = Classification::new(&self.context, origin, options, deadline, None, bytes);
                 classification.run(Upload::Whole(audio)).await
             }
         };
@@ -147,7 +165,8 @@ impl ClassifierService for Classifier {
         Ok(Response::new(ClassifyResponse { verdict: Some(outcome?) }))
     }
 
-    async fn get_model(&self, _request: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
+    async fn get_model(&self, request: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
+        self.authenticator.identify(request.metadata(), request.extensions())?;
         let known = self.context.model.get()?;
         let limits = &self.context.limits;
         let limits = Limits {
@@ -164,20 +183,26 @@ impl ClassifierService for Classifier {
 /// One call, for the log and the metrics. Dropped without an end, its caller went away.
 struct Call {
     request_id: String,
+    caller: Caller,
     rpc: Rpc,
     began: Instant,
     bytes: AtomicU64,
     metrics: GatewayMetrics,
     ended: bool,
-    /// Its share of `max_concurrent_streams`, once it is admitted.
-    permit: Option<OwnedSemaphorePermit>,
+    /// Held while it is served.
+    place: Option<Place>,
 }
 
 impl Call {
-    fn new(rpc: Rpc, metrics: GatewayMetrics) -> Self {
+    fn new(rpc: Rpc, caller: Caller, metrics: GatewayMetrics) -> Self {
         metrics.open_streams.inc();
         let request_id = format!("{:032x}", rand::random::<u128>());
-        Self { request_id, rpc, began: Instant::now(), bytes: AtomicU64::new(0), metrics, ended: false, permit: None }
+        let (began, bytes) = (Instant::now(), AtomicU64::new(0));
+        Self { request_id, caller, rpc, began, bytes, metrics, ended: false, place: None }
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { request_id: &self.request_id, caller: &self.caller }
     }
 
     fn end(&mut self, outcome: Result<&Verdict, &Failure>) {
@@ -188,11 +213,13 @@ impl Call {
         self.metrics.calls.get_or_create(&labels).inc();
         self.metrics.call_seconds.get_or_create(&labels).observe(elapsed);
         let (request_id, rpc, bytes) = (&self.request_id, self.rpc, self.bytes.load(Ordering::Relaxed));
+        let caller = &*self.caller.key;
         match outcome {
             Ok(verdict) => {
                 self.metrics.verdicts.get_or_create(&GenreLabels { genre: verdict.genre.clone() }).inc();
                 tracing::info!(
                     request_id,
+                    caller,
                     ?rpc,
                     code,
                     genre = verdict.genre,
@@ -205,7 +232,12 @@ impl Call {
                     "call"
                 );
             }
-            Err(failure) => tracing::info!(request_id, ?rpc, code, message = %failure, bytes, elapsed, "call"),
+            Err(failure) => {
+                if let Some(limit) = failure.metadata.get("limit") {
+                    self.metrics.limits_hit.get_or_create(&LimitLabels { limit: limit.clone() }).inc();
+                }
+                tracing::info!(request_id, caller, ?rpc, code, message = %failure, bytes, elapsed, "call");
+            }
         }
     }
 }
@@ -217,6 +249,10 @@ impl Drop for Call {
         }
         self.metrics.open_streams.dec();
     }
+}
+
+fn count(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 fn gone() -> Failure {

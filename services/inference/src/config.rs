@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use chorale_model::{DeviceSpec, ModelError};
+use chorale_runtime::tls::ServerTlsConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{InferenceError, queue::BatchPolicy};
@@ -22,6 +23,8 @@ const QUEUE_CAPACITY_LIMIT: usize = 1 << 20;
 pub struct InferenceConfig {
     /// Where to answer. Default: `127.0.0.1:50053`. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How feature services are spoken to. Default: without TLS.
+    pub tls: Option<ServerTlsConfig>,
     /// The model folder. Default: none, which takes the model that is part of the binary.
     pub model: Option<PathBuf>,
     /// The devices to run the model on, each with a thread and a copy of the weights: `cpu`, `cuda:0`. A list, or one
@@ -48,6 +51,7 @@ impl Default for InferenceConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_053)),
+            tls: None,
             model: None,
             devices: vec![DeviceSpec::Cpu],
             max_batch: 32,

@@ -26,6 +26,7 @@ use chorale_proto::{
     v1::{DescribeInferenceResponse, Model, inference_service_server::InferenceServiceServer},
 };
 use chorale_runtime::{
+    connections::ConnectionConfig,
     process::Process,
     server::{BoundServer, RunningRole},
 };
@@ -50,7 +51,8 @@ pub use crate::{config::InferenceConfig, error::InferenceError};
 pub async fn start(config: InferenceConfig, process: &Process) -> Result<RunningRole, InferenceError> {
     config.validate()?;
     process.readiness.set(service_names::INFERENCE, false);
-    let server = BoundServer::bind("inference", config.listen)?;
+    let server =
+        BoundServer::bind("inference", config.listen, ConnectionConfig::inner(), config.tls.as_ref(), process)?;
 
     let folder = config.model.clone();
     let folder = tokio::task::spawn_blocking(move || ModelFolder::open(folder.as_deref()))
@@ -91,7 +93,7 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
     };
     let mut routes = RoutesBuilder::default();
     routes.add_service(InferenceServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES));
-    let role = server.serve(service_names::INFERENCE, routes, process.readiness.clone(), drain.clone())?;
+    let role = server.serve(service_names::INFERENCE, routes, drain.clone())?;
 
     process.readiness.set(service_names::INFERENCE, *serving.borrow() > 0);
     tokio::spawn(report_readiness(serving, process.clone(), drain));

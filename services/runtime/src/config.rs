@@ -61,6 +61,16 @@ pub fn flag_value(value: impl Serialize) -> Result<Value, ConfigError> {
     Value::serialize(value).map_err(|error| Box::new(error).into())
 }
 
+/// The value that `text` means, as in an environment variable: a number, true or false, a list in brackets, or else itself.
+#[must_use]
+pub fn text_value(text: &str) -> Value {
+    match text.parse() {
+        Ok(value) => value,
+        // Figment's parser accepts any text.
+        Err(never) => match never {},
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -56,6 +56,8 @@ reasons! {
     DigestMismatch = "DIGEST_MISMATCH" => InvalidArgument, 0;
     /// The messages or options are not as the protocol describes.
     RequestInvalid = "REQUEST_INVALID" => InvalidArgument, 0;
+    /// The caller did not prove who it is.
+    Unauthenticated = "UNAUTHENTICATED" => Unauthenticated, 0;
     /// A limit was hit.
     LimitExceeded = "LIMIT_EXCEEDED" => ResourceExhausted, 0;
     /// Load was shed.
@@ -166,6 +168,7 @@ impl Failure {
             Code::Cancelled => Reason::Cancelled,
             Code::DeadlineExceeded => Reason::DeadlineExceeded,
             Code::InvalidArgument => Reason::RequestInvalid,
+            Code::Unauthenticated => Reason::Unauthenticated,
             Code::FailedPrecondition => Reason::FeatureMismatch,
             Code::ResourceExhausted | Code::OutOfRange => Reason::LimitExceeded,
             Code::Unavailable | Code::Unknown => Reason::DependencyUnavailable,

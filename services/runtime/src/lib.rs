@@ -4,17 +4,29 @@
 //! [`telemetry`] starts, the role's [`server`] binds and serves with health and reflection, [`admin`] answers probes
 //! and metrics, and [`shutdown`] ends it all in order. [`failure`] is the one table of errors and codes, [`replicas`]
 //! finds and balances the other side, [`deadline`] reads how long a caller waits, [`overload`] says what may wait and who goes
-//! first.
+//! first, [`shares`] what each caller may have of it. [`connections`] are taken by a server and made by a [`connector`], over [`tls`] if so configured; [`reload`] follows
+//! the files behind that.
 
 pub mod admin;
 pub mod config;
+pub mod connections;
+pub mod connector;
 pub mod deadline;
 pub mod failure;
 pub mod health;
 pub mod metrics;
 pub mod overload;
 pub mod process;
+pub mod reload;
 pub mod replicas;
 pub mod server;
+pub mod shares;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
+
+/// The metadata key under which a request's id travels through the cluster.
+pub const REQUEST_ID: &str = "x-request-id";
+/// The metadata key under which a gateway tells a feature service who calls, so that callers have fair shares of it: any text
+/// that is different for each, and says nothing of them.
+pub const CALLER: &str = "x-chorale-caller";

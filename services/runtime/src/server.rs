@@ -2,14 +2,18 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::RoutesBuilder,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::RoutesBuilder, transport::Server};
 
-use crate::{health::Readiness, shutdown::ShutdownConfig};
+use crate::{
+    connections::{ConnectionConfig, ConnectionMetrics, accept},
+    health::Readiness,
+    process::Process,
+    replicas::Target,
+    shutdown::ShutdownConfig,
+    tls::{ServerTls, ServerTlsConfig, TlsError},
+};
 
 /// How often an idle connection is asked whether the other side still lives, and how long it may take to answer.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -32,6 +36,14 @@ pub enum ServerError {
         address: SocketAddr,
         /// Why not.
         source: io::Error,
+    },
+    /// The server cannot prove who it is.
+    #[error("{what}: {source}")]
+    Tls {
+        /// The role.
+        what: &'static str,
+        /// Why not.
+        source: TlsError,
     },
     /// The descriptors that reflection serves are broken.
     #[error("{what}: reflection cannot be served: {source}")]
@@ -63,20 +75,32 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct BoundServer {
     role: &'static str,
-    incoming: TcpIncoming,
+    listener: TcpListener,
     address: SocketAddr,
+    connections: ConnectionConfig,
+    tls: Option<ServerTls>,
+    process: Process,
 }
 
 impl BoundServer {
     /// Binds `listen` for `role`. Port 0 takes a free one.
     ///
     /// # Errors
-    /// If the address cannot be bound.
-    pub fn bind(role: &'static str, listen: SocketAddr) -> Result<Self, ServerError> {
+    /// If the address cannot be bound, or the files of `tls` cannot be used.
+    pub fn bind(
+        role: &'static str,
+        listen: SocketAddr,
+        connections: ConnectionConfig,
+        tls: Option<&ServerTlsConfig>,
+        process: &Process,
+    ) -> Result<Self, ServerError> {
+        let tls = tls.map(ServerTls::follow).transpose().map_err(|source| ServerError::Tls { what: role, source })?;
         let bind_error = |source| ServerError::Bind { what: role, address: listen, source };
-        let incoming = TcpIncoming::bind(listen).map_err(bind_error)?.with_nodelay(Some(true));
-        let address = incoming.local_addr().map_err(bind_error)?;
-        Ok(Self { role, incoming, address })
+        let listener = std::net::TcpListener::bind(listen).map_err(bind_error)?;
+        listener.set_nonblocking(true).map_err(bind_error)?;
+        let listener = TcpListener::from_std(listener).map_err(bind_error)?;
+        let address = listener.local_addr().map_err(bind_error)?;
+        Ok(Self { role, listener, address, connections, tls, process: process.clone() })
     }
 
     /// The address that was bound.
@@ -87,7 +111,7 @@ impl BoundServer {
 
     /// Serves `routes` beside health and reflection until `drain` is cancelled and the calls in flight have ended.
     ///
-    /// `service` is the full name of the role's service; `readiness` tells health whether it is ready.
+    /// `service` is the full name of the role's service.
     ///
     /// # Errors
     /// If reflection cannot be served.
@@ -95,10 +119,10 @@ impl BoundServer {
         self,
         service: &'static str,
         mut routes: RoutesBuilder,
-        readiness: Readiness,
         drain: CancellationToken,
     ) -> Result<RunningRole, ServerError> {
-        let Self { role, incoming, address } = self;
+        let Self { role, listener, address, connections, tls, process } = self;
+        let readiness = process.readiness;
         let (reporter, health) = tonic_health::server::health_reporter();
         readiness.report(service, reporter);
 
@@ -117,16 +141,20 @@ impl BoundServer {
             .add_service(reflection().build_v1().map_err(reflection_error)?)
             .add_service(reflection().build_v1alpha().map_err(reflection_error)?);
 
+        let target = Target::of(address, tls.is_some());
+        let incoming = accept(listener, connections.max, tls, ConnectionMetrics::register(&process.metrics, role));
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(connections.max_streams)
+            .max_connection_age(connections.max_age.mul_f64(rand::random_range(0.9..1.1)))
             .add_routes(routes.routes())
             .serve_with_incoming_shutdown(incoming, drain.clone().cancelled_owned());
         let task = tokio::spawn(server);
-        tracing::info!(role, %address, "listening");
-        Ok(RunningRole { role, service, address, readiness, drain, task })
+        tracing::info!(role, %address, tls = target.is_secure(), "listening");
+        Ok(RunningRole { role, service, address, target, readiness, drain, task })
     }
 }
 
@@ -136,6 +164,7 @@ pub struct RunningRole {
     role: &'static str,
     service: &'static str,
     address: SocketAddr,
+    target: Target,
     readiness: Readiness,
     drain: CancellationToken,
     task: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -146,6 +175,12 @@ impl RunningRole {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as a target for callers.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     /// The full name of the role's service.

@@ -5,6 +5,7 @@ pub(crate) mod evaluate;
 pub(crate) mod features;
 pub(crate) mod models;
 pub(crate) mod serve;
+pub(crate) mod token;
 pub(crate) mod train;
 
 use std::fmt::Display;

@@ -94,6 +94,7 @@ fn batch_flags(flags: Flags, batch: &BatchFlags) -> anyhow::Result<Flags> {
 fn load(serve: &ServeFlags, flags: Flags) -> anyhow::Result<Config> {
     let format = serve.log_format.map(LogFormat::from);
     let flags = flags
+        .set_texts(&serve.settings)
         .set("admin.listen", serve.admin_listen)?
         .set("log.level", serve.log_level.as_ref())?
         .set("log.format", format)?;
@@ -122,7 +123,7 @@ where
 }
 
 async fn serve_role(mut role: RunningRole, shutdown: &ShutdownConfig) -> anyhow::Result<()> {
-    announce(&Target::from(role.address()));
+    announce(role.target());
     tokio::select! {
         signal = shutdown::signalled() => tracing::info!(signal = signal?, "stopping"),
         ended = role.ended() => return Ok(ended?),

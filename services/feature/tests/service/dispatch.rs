@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chorale_feature::{DispatchConfig, Dispatcher, FeatureMetrics};
 use chorale_model::contract::CHUNK_CELLS;
 use chorale_proto::v1::Priority;
-use chorale_runtime::{failure::Reason, metrics::Metrics, replicas::Replicas};
+use chorale_runtime::{connector::Connector, failure::Reason, metrics::Metrics, replicas::Replicas};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ fn config() -> DispatchConfig {
 }
 
 async fn dispatcher(fakes: &[&FakeInference]) -> (Dispatcher, Metrics) {
-    let replicas = Replicas::discover(fakes.iter().map(|fake| fake.target()).collect());
+    let replicas = Replicas::discover(fakes.iter().map(|fake| fake.target()).collect(), Connector::default());
     replicas.found().await;
     let metrics = Metrics::new();
     (Dispatcher::new(replicas, config(), FeatureMetrics::register(&metrics)), metrics)

@@ -1,20 +1,25 @@
 //! Values in a Redis server that replicas share. It may be away, slow or hung at any time.
 
 use std::{
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
+use chorale_runtime::tls::ClientTlsConfig;
 use futures::future::BoxFuture;
 use redis::{
-    Client, RedisError,
+    Client, IntoConnectionInfo, RedisError, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::timeout;
 
-use super::{Backend, BackendError, CacheKey};
-use crate::config::RedisUrl;
+use super::{Backend, BackendError, CacheKey, secret};
+use crate::{
+    config::{CacheConfig, RedisUrl},
+    error::GatewayError,
+};
 
 /// How long one attempt to connect may take. Calls do not wait for it longer than for any operation.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,9 +45,10 @@ struct Link {
 }
 
 impl RedisCache {
-    /// A cache that connects when it is first used. Each operation takes at most `timeout`.
-    pub(super) fn new(url: &RedisUrl, ttl: Duration, timeout: Duration) -> Result<Self, RedisError> {
-        let client = Client::open(url.secret())?;
+    /// The cache at `url`, as `config` says. It connects when it is first used.
+    pub(super) fn new(url: &RedisUrl, config: &CacheConfig) -> Result<Self, GatewayError> {
+        let CacheConfig { ttl, timeout, .. } = *config;
+        let client = client(url, config)?;
         let link = Link { connection: connect_lazily(&client)?, generation: 0, timeouts_in_a_row: 0 };
         let ttl_millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         Ok(Self { client, link: Mutex::new(link), ttl_millis, timeout })
@@ -72,6 +78,25 @@ impl RedisCache {
             Err(error) => tracing::warn!(%error, "connection to redis not replaced"),
         }
     }
+}
+
+fn client(url: &RedisUrl, config: &CacheConfig) -> Result<Client, GatewayError> {
+    let mut info = url.secret().into_connection_info()?;
+    if let Some(path) = &config.password_file {
+        let password = String::from_utf8(secret::read(path)?).unwrap_or_default();
+        let settings = info.redis_settings().clone().set_password(password.trim_end());
+        info = info.set_redis_settings(settings);
+    }
+    if !url.is_secure() {
+        return Ok(Client::open(info)?);
+    }
+    let ClientTlsConfig { ca, certificate, key } = &config.tls;
+    let read = |path: &Option<PathBuf>| path.as_deref().map(secret::read).transpose();
+    let client_tls = match (read(certificate)?, read(key)?) {
+        (Some(client_cert), Some(client_key)) => Some(redis::ClientTlsConfig { client_cert, client_key }),
+        _ => None,
+    };
+    Ok(Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: read(ca)? })?)
 }
 
 fn connect_lazily(client: &Client) -> Result<ConnectionManager, RedisError> {

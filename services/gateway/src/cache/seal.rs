@@ -3,16 +3,11 @@
 //! A Redis server is shared, backed up, and reached by others. With a secret that all gateways have, a value carries a keyed
 //! hash of itself and of its key: one that was made up, changed, or moved from another key is a miss.
 
-use std::{
-    fmt,
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::{fmt, path::Path};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::CacheKey;
+use super::{CacheKey, secret};
 use crate::error::GatewayError;
 
 /// The first byte of a stored value. Another one belongs to another version of Chorale, or to a cluster that has a secret
@@ -22,8 +17,6 @@ const SEALED: u8 = 2;
 const TAG_BYTES: usize = 32;
 /// A secret of fewer bytes can be guessed.
 const LEAST_SECRET_BYTES: usize = 32;
-/// A secret of more is another file.
-const MOST_SECRET_BYTES: usize = 64 << 10;
 
 /// How values are wrapped.
 #[derive(Clone)]
@@ -49,20 +42,16 @@ impl Seal {
     /// # Errors
     /// If the file cannot be read, or holds too little to be a secret.
     pub(super) fn from_file(path: &Path) -> Result<Self, GatewayError> {
-        let unreadable = |source: io::Error| GatewayError::SecretFile { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let mut contents = Vec::new();
-        // What has no end is no secret.
-        file.take(MOST_SECRET_BYTES as u64 + 1).read_to_end(&mut contents).map_err(unreadable)?;
-        let secret = contents.trim_ascii();
-        if !(LEAST_SECRET_BYTES..=MOST_SECRET_BYTES).contains(&secret.len()) {
+        let contents = secret::read(path)?;
+        let trimmed = contents.trim_ascii();
+        if !(LEAST_SECRET_BYTES..=secret::MOST_BYTES).contains(&trimmed.len()) {
             return Err(GatewayError::Config {
                 key: "gateway.cache.secret_file",
                 expected: "a file with 32 bytes to 64 KiB, as `openssl rand -hex 32` writes",
-                found: format!("{} bytes in {}", secret.len(), path.display()),
+                found: format!("{} bytes in {}", trimmed.len(), path.display()),
             });
         }
-        Ok(Self::Key(blake3::derive_key("chorale.v1 verdict cache seal", secret)))
+        Ok(Self::Key(blake3::derive_key("chorale.v1 verdict cache seal", trimmed)))
     }
 
     /// The value to store under `key`.
