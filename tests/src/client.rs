@@ -1,11 +1,14 @@
 //! A caller that uploads at the pace of a test.
 
+use std::{pin::pin, time::Duration};
+
 use bytes::Bytes;
 use chorale_proto::v1::{
     Accepted, ClassifyOptions, ClassifyStreamRequest, ClassifyStreamResponse, Verdict,
     classifier_service_client::ClassifierServiceClient, classify_stream_request::Payload,
     classify_stream_response::Event,
 };
+use futures::future::{Either, select};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -69,7 +72,8 @@ impl Client {
         let mut upload = self.upload(options).await?;
         let requests = upload.requests.take();
         let messages = messages.into_iter();
-        tokio::spawn(async move {
+        // In this future, so that who drops it stops sending: that is how a caller goes away.
+        let sending = async move {
             let Some(requests) = requests else { return };
             for message in messages {
                 // The server may end the call before it has read everything.
@@ -77,8 +81,12 @@ impl Client {
                     return;
                 }
             }
-        });
-        upload.verdict().await
+        };
+        let (sending, answer) = (pin!(sending), pin!(upload.verdict()));
+        match select(answer, sending).await {
+            Either::Left((verdict, _)) => verdict,
+            Either::Right(((), answer)) => answer.await,
+        }
     }
 
     /// Begins an upload that the test feeds itself.
@@ -86,10 +94,21 @@ impl Client {
     /// # Errors
     /// What the server says.
     pub async fn upload(&self, options: ClassifyOptions) -> Result<Upload, Status> {
+        self.upload_within(options, None).await
+    }
+
+    /// The same with a deadline, which the server hears of, and this side does not keep.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn upload_within(&self, options: ClassifyOptions, deadline: Option<Duration>) -> Result<Upload, Status> {
         let (requests, outgoing) = mpsc::channel(1);
         let first = ClassifyStreamRequest { payload: Some(Payload::Options(options)) };
         requests.send(first).await.expect("the receiver is alive");
         let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline);
+        }
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
         }
