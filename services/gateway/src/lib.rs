@@ -18,6 +18,7 @@ mod oversize;
 mod replay;
 mod request;
 mod service;
+mod share;
 mod vote;
 
 use chorale_proto::{service_names, v1::classifier_service_server::ClassifierServiceServer};
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
 use crate::{
-    answers::Answers, cache::VerdictCache, classify::Context, metrics::GatewayMetrics, model::LatestModel,
+    answers::Answers, cache::VerdictCache, classify::Context, metrics::GatewayMetrics, model::LatestModels,
     oversize::ExplainOversize, service::Classifier,
 };
 pub use crate::{
@@ -38,7 +39,7 @@ pub use crate::{
     error::GatewayError,
 };
 
-/// Starts a gateway. It answers when this returns, and is ready once a feature service has described its model.
+/// Starts a gateway. It answers when this returns, and is ready once a feature service has described its models.
 ///
 /// # Errors
 /// If the configuration does not fit, or the address cannot be bound. A feature service or a Redis server that is away
@@ -53,12 +54,12 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let drain = CancellationToken::new();
     let replicas = Replicas::discover(feature);
     process.readiness.set(service_names::CLASSIFIER, false);
-    let (model, learning) = LatestModel::learn(replicas.clone(), process.readiness.clone());
+    let (models, learning) = LatestModels::learn(replicas.clone(), process.readiness.clone());
     tokio::spawn(drain.clone().run_until_cancelled_owned(learning));
 
     let max_message_bytes = usize::try_from(limits.max_message_bytes.as_u64()).unwrap_or(usize::MAX);
     let answers = Answers::new(verdicts, metrics.clone());
-    let context = Context { limits, shared_wait: cache.shared_wait, replicas, model, answers, metrics };
+    let context = Context { limits, shared_wait: cache.shared_wait, replicas, models, answers, metrics };
     let classifier = Classifier::new(context, drain.clone());
     let mut routes = RoutesBuilder::default();
     let service = ClassifierServiceServer::new(classifier).max_decoding_message_size(max_message_bytes);

@@ -173,8 +173,15 @@ impl Replicas {
     /// once, so that it has the least work outstanding. `None` if none is known.
     #[must_use]
     pub fn pick(&self) -> Option<Assigned> {
+        self.pick_where(|_| true)
+    }
+
+    /// The same among those that `suits` says. `None` if there is none.
+    #[must_use]
+    pub fn pick_where(&self, suits: impl Fn(&Replica) -> bool) -> Option<Assigned> {
         let replicas = self.current.borrow();
-        let (cooling, rested): (Vec<_>, Vec<_>) = replicas.iter().partition(|replica| replica.cooling_down());
+        let suitable = replicas.iter().filter(|replica| suits(replica));
+        let (cooling, rested): (Vec<_>, Vec<_>) = suitable.partition(|replica| replica.cooling_down());
         let two = |of: &[&Arc<Replica>]| of.sample(&mut rand::rng(), 2).copied().cloned().collect::<Vec<_>>();
         let least_busy = two(&rested).into_iter().min_by_key(|replica| replica.outstanding.load(Ordering::Relaxed));
         let replica = least_busy.or_else(|| two(&cooling).into_iter().min_by_key(|replica| replica.failed_at()))?;
