@@ -53,6 +53,7 @@ check() {
 check default
 check redis --set cache.redisUrl=redis://redis:6379 --set gateway.env.CHORALE_GATEWAY__CACHE__TTL=1h
 check secret --set cache.redisUrlSecret.name=redis --set serviceAccount.create=false
+check models --set inference.modelsVolume.persistentVolumeClaim.claimName=models
 check gpus --set inference.gpus=2 --set inference.autoscaling.enabled=false
 
 if "$helm" template test helm/chorale --set gateway.replica=3 >/dev/null 2>&1; then

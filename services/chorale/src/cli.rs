@@ -31,6 +31,23 @@ CHORALE_GATEWAY__CACHE__TTL=1h (section, two underscores, key), then flags, also
 any key; the later one wins.
 SIGTERM or Ctrl-C drains: calls in flight finish, new ones are refused.";
 
+const SERVING_MODELS: &str = "\
+Serving models without a restart: `chorale inference --models DIR` (or `up`) serves what the file
+DIR/serving.toml says, and follows it while it serves:
+
+  [[serve]]
+  model = \"v2\"      # DIR/v2, a model folder; or `default` or `small`, which are embedded
+  weight = 95       # its share of the tracks whose callers name no version
+
+  [[serve]]
+  model = \"v3\"
+  weight = 5
+
+A new set is loaded beside the old one, and takes over once every device has run it. One that cannot be
+used is refused: the log says why, and the old one serves on. To roll back is to write the old file again.
+A track gets the same version as long as the weights are the same; a model of weight 0 answers only
+callers who name its version, which this command prints.";
+
 /// Chorale listens to music and says what genre it is.
 #[derive(Debug, Parser)]
 #[command(name = "chorale", version, styles = STYLES, after_help = EXAMPLES, max_term_width = 110)]
@@ -64,6 +81,7 @@ pub(crate) enum Command {
     /// Measure a model on labelled tracks
     Evaluate(EvaluateArguments),
     /// Describe the embedded model, or models in folders
+    #[command(after_long_help = SERVING_MODELS)]
     Models(ModelsArguments),
 }
 
@@ -131,6 +149,15 @@ pub(crate) struct ModelFlags {
     /// Where to compute: cpu, or cuda:0 (comma-separated for several; one worker each) [default: cpu]
     #[arg(long = "device", value_name = "DEVICE", value_delimiter = ',')]
     pub(crate) devices: Vec<String>,
+}
+
+/// Which models of a folder, without a restart.
+#[derive(Debug, Args)]
+pub(crate) struct ModelsFlag {
+    /// Folder of models to serve, in place of --model: its file serving.toml says which, and is followed while they are
+    /// served; see `chorale models --help`
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub(crate) models: Option<PathBuf>,
 }
 
 /// What every serving command takes.
@@ -207,6 +234,8 @@ pub(crate) struct UpArguments {
     #[command(flatten)]
     pub(crate) model: ModelFlags,
     #[command(flatten)]
+    pub(crate) models: ModelsFlag,
+    #[command(flatten)]
     pub(crate) batch: BatchFlags,
 }
 
@@ -238,6 +267,8 @@ pub(crate) struct InferenceArguments {
     pub(crate) serve: ServeFlags,
     #[command(flatten)]
     pub(crate) model: ModelFlags,
+    #[command(flatten)]
+    pub(crate) models: ModelsFlag,
     #[command(flatten)]
     pub(crate) batch: BatchFlags,
 }

@@ -23,13 +23,14 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use chorale_model::contract;
 use chorale_proto::v1::{
-    ChunkError, DescribeInferenceRequest, InferRequest, InferResponse, Model, Prediction, Priority, infer_response,
-    inference_service_client::InferenceServiceClient,
+    ChunkError, DescribeInferenceRequest, InferRequest, InferResponse, Prediction, Priority, ServedModel,
+    infer_response, inference_service_client::InferenceServiceClient,
 };
 use chorale_runtime::{
     failure::{Failure, Reason},
-    replicas::{Assigned, Replicas},
+    replicas::{Assigned, Replica, Replicas},
 };
+use futures::future::join_all;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout, timeout_at},
@@ -37,14 +38,19 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
-use crate::{config::DispatchConfig, metrics::FeatureMetrics};
+use crate::{
+    config::DispatchConfig,
+    lacking::Lacking,
+    metrics::FeatureMetrics,
+    served::{most_common, served_by},
+};
 
 /// Chunks that wait for a replica's stream to take them, per replica. The stream's own flow control holds more.
 const REQUEST_QUEUE: usize = 16;
 /// How often a chunk may vanish with its replica. A chunk that kills replicas must not take them all down.
 const MAX_LOSSES: u32 = 5;
-/// How long a replica may take to describe itself.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a replica may take to describe itself: less than a gateway waits for all of them.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Pauses between the attempts for one chunk.
 const CHUNK_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))
@@ -60,6 +66,17 @@ const STREAM_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 
 type Backoff = <ExponentialBuilder as BackoffBuilder>::Backoff;
 
+/// What the track of a chunk asks for.
+#[derive(Debug, Clone, Default)]
+pub struct ChunkOptions {
+    /// The version of the model that is to answer; empty for whatever has the largest weight on the replica.
+    pub model_version: String,
+    /// Whether it may wait for chunks that come after it.
+    pub priority: Priority,
+    /// When nobody waits for the answer any more.
+    pub deadline: Option<Instant>,
+}
+
 /// Sends chunks to the inference replicas. Cheap to clone; all clones share the streams.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
@@ -72,13 +89,22 @@ struct Shared {
     config: DispatchConfig,
     metrics: FeatureMetrics,
     links: Mutex<HashMap<SocketAddr, Arc<Link>>>,
+    lacking: Lacking,
 }
 
 impl Dispatcher {
     /// A dispatcher over `replicas`. No stream is opened before a chunk comes.
     #[must_use]
     pub fn new(replicas: Replicas, config: DispatchConfig, metrics: FeatureMetrics) -> Self {
-        Self { shared: Arc::new(Shared { replicas, config, metrics, links: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                replicas,
+                config,
+                metrics,
+                links: Mutex::default(),
+                lacking: Lacking::default(),
+            }),
+        }
     }
 
     /// Classifies one chunk: `mel` is row-major `[128 mel][96 frames]`, a byte each.
@@ -86,33 +112,29 @@ impl Dispatcher {
     /// To drop the future is to cancel the chunk: its answer is ignored.
     ///
     /// # Errors
-    /// `DEADLINE_EXCEEDED` at `deadline`; `OVERLOADED` or `DEPENDENCY_UNAVAILABLE` if every replica refused the chunk, or
-    /// was away, for longer than the configuration allows; what the replica said if another one would say the same.
-    pub async fn classify(
-        &self,
-        mel: Bytes,
-        priority: Priority,
-        deadline: Option<Instant>,
-    ) -> Result<Prediction, Failure> {
-        let answer = self.answer(mel, priority, deadline);
-        match deadline {
+    /// `DEADLINE_EXCEEDED` at the deadline; `OVERLOADED` or `DEPENDENCY_UNAVAILABLE` if every replica refused the chunk, was
+    /// away, or does not have the version, for longer than the configuration allows; what the replica said if another one would
+    /// say the same.
+    pub async fn classify(&self, mel: Bytes, options: &ChunkOptions) -> Result<Prediction, Failure> {
+        let answer = self.answer(mel, options);
+        match options.deadline {
             Some(deadline) => timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(deadline_passed())),
             None => answer.await,
         }
     }
 
-    async fn answer(&self, mel: Bytes, priority: Priority, deadline: Option<Instant>) -> Result<Prediction, Failure> {
-        let Shared { replicas, config, metrics, .. } = &*self.shared;
+    async fn answer(&self, mel: Bytes, options: &ChunkOptions) -> Result<Prediction, Failure> {
+        let Shared { config, metrics, .. } = &*self.shared;
         let began = Instant::now();
         let mut away_since = None;
         let mut losses = 0;
         let mut pauses = CHUNK_BACKOFF.build();
         loop {
             // Counted until after the pause: a replica that refuses at once must not look idle and draw more chunks.
-            let replica = replicas.pick();
+            let replica = self.pick(&options.model_version);
             let attempt = match &replica {
-                Some(replica) => self.attempt(replica, mel.clone(), priority, deadline).await,
-                None => Err(Setback::Away("none is known".to_owned())),
+                Some(replica) => self.attempt(replica, mel.clone(), options).await,
+                None => Err(Setback::Away(self.why_none(&options.model_version))),
             };
             let retry_reason = match attempt {
                 Ok(prediction) => return Ok(prediction),
@@ -123,6 +145,11 @@ impl Dispatcher {
                         return Err(unavailable(format!("no inference replica can be reached: {why}")));
                     }
                     "unavailable"
+                }
+                // The next one is picked among the others, so that this ends without a pause.
+                Err(Setback::Lacking) => {
+                    count_retry(metrics, "lacking");
+                    continue;
                 }
                 Err(Setback::Lost(why)) => {
                     away_since = None;
@@ -140,25 +167,40 @@ impl Dispatcher {
                     "overloaded"
                 }
             };
-            metrics.dispatch_retries.get_or_create(&[("reason", retry_reason)]).inc();
+            count_retry(metrics, retry_reason);
             sleep(pauses.next().unwrap_or_default()).await;
         }
     }
 
-    async fn attempt(
-        &self,
-        replica: &Assigned,
-        mel: Bytes,
-        priority: Priority,
-        deadline: Option<Instant>,
-    ) -> Result<Prediction, Setback> {
-        let timeout_millis = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+    /// A replica that may have the version.
+    fn pick(&self, model_version: &str) -> Option<Assigned> {
+        let lacking = self.shared.lacking.of(model_version, Instant::now());
+        self.shared.replicas.pick_where(|replica| !lacking.contains(&replica.address()))
+    }
+
+    fn why_none(&self, model_version: &str) -> String {
+        match self.shared.replicas.current().as_slice() {
+            [] => "none is known".to_owned(),
+            _ => format!("none has the model version {model_version:?}"),
+        }
+    }
+
+    async fn attempt(&self, replica: &Assigned, mel: Bytes, options: &ChunkOptions) -> Result<Prediction, Setback> {
+        let timeout_millis = match options.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             None => 0,
             // 0 on the wire is no deadline at all.
             Some(left) => u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
         };
         let feature_id = contract::feature_id().to_owned();
-        let request = InferRequest { tag: 0, mel, feature_id, timeout_millis, priority: priority.into() };
+        let ChunkOptions { model_version, priority, .. } = options;
+        let request = InferRequest {
+            tag: 0,
+            mel,
+            feature_id,
+            timeout_millis,
+            priority: (*priority).into(),
+            model_version: model_version.clone(),
+        };
         let patience = self.shared.config.answer_patience;
         let asked = self.link(replica.address()).ask(replica.channel(), request);
         let outcome = timeout(patience, asked)
@@ -168,6 +210,12 @@ impl Dispatcher {
             Err(Setback::Away(why) | Setback::Lost(why)) => {
                 tracing::debug!(address = %replica.address(), why, "chunk not answered");
                 replica.failed();
+            }
+            Err(Setback::Lacking) => self.shared.lacking.note(model_version, replica.address(), Instant::now()),
+            // A replica of an older release takes no notice of the version.
+            Ok(prediction) if !model_version.is_empty() && prediction.model_version != *model_version => {
+                self.shared.lacking.note(model_version, replica.address(), Instant::now());
+                return Err(Setback::Lacking);
             }
             Ok(_) => replica.answered(),
             Err(Setback::Final(_) | Setback::Overloaded(_)) => {}
@@ -186,39 +234,53 @@ impl Dispatcher {
         Arc::clone(links.entry(address).or_insert_with(|| Arc::new(Link::new(address))))
     }
 
-    /// Asks the replicas, one after the other, for the model until one answers.
+    /// Asks all replicas for their models: what most of those that answer serve, the model with the largest weight first.
     ///
     /// # Errors
-    /// `DEPENDENCY_UNAVAILABLE` if none answers; `FEATURE_MISMATCH` if its model follows another feature contract.
-    pub async fn describe(&self) -> Result<Model, Failure> {
-        let mut last = "none is known".to_owned();
-        for _ in 0..self.shared.replicas.current().len() {
-            let Some(replica) = self.shared.replicas.pick() else { break };
-            let mut client = InferenceServiceClient::new(replica.channel());
-            match timeout(DESCRIBE_TIMEOUT, client.describe_inference(DescribeInferenceRequest {})).await {
-                Ok(Ok(response)) => {
-                    let model = response.into_inner().model.ok_or_else(|| {
-                        Failure::new(Reason::Internal, format!("inference at {} names no model", replica.address()))
-                    })?;
-                    return same_contract(model);
-                }
-                Ok(Err(status)) => last = format!("{}: {}", replica.address(), status.message()),
-                Err(_) => last = format!("{} did not answer for {DESCRIBE_TIMEOUT:?}", replica.address()),
+    /// `DEPENDENCY_UNAVAILABLE` if none answers; `FEATURE_MISMATCH` if all of them have models of another feature contract.
+    pub async fn describe(&self) -> Result<Vec<ServedModel>, Failure> {
+        let replicas = self.shared.replicas.current();
+        let mut sets = Vec::new();
+        let mut failure = None;
+        for described in join_all(replicas.iter().map(|replica| describe(replica))).await {
+            match described {
+                Ok(set) => sets.push(set),
+                // That a replica cannot be used says more than that another one is away.
+                Err(other) if other.reason == Reason::FeatureMismatch => failure = Some(other),
+                Err(other) => failure = failure.or(Some(other)),
             }
-            replica.failed();
         }
-        Err(unavailable(format!("no inference replica describes itself: {last}")))
+        let none_known = || unavailable("no inference replica describes itself: none is known".to_owned());
+        most_common(sets).ok_or_else(|| failure.unwrap_or_else(none_known))
     }
 }
 
-fn same_contract(model: Model) -> Result<Model, Failure> {
+async fn describe(replica: &Replica) -> Result<Vec<ServedModel>, Failure> {
+    let mut client = InferenceServiceClient::new(replica.channel());
+    let address = replica.address();
+    let away = match timeout(DESCRIBE_TIMEOUT, client.describe_inference(DescribeInferenceRequest {})).await {
+        Ok(Ok(response)) => {
+            let no_model = || Failure::new(Reason::Internal, format!("inference at {address} names no model"));
+            return served_by(response.into_inner()).ok_or_else(no_model).and_then(same_contract);
+        }
+        Ok(Err(status)) => format!("{address}: {}", status.message()),
+        Err(_) => format!("{address} did not answer for {DESCRIBE_TIMEOUT:?}"),
+    };
+    replica.failed();
+    Err(unavailable(format!("no inference replica describes itself: {away}")))
+}
+
+fn count_retry(metrics: &FeatureMetrics, reason: &'static str) {
+    metrics.dispatch_retries.get_or_create(&[("reason", reason)]).inc();
+}
+
+fn same_contract(set: Vec<ServedModel>) -> Result<Vec<ServedModel>, Failure> {
     let expected = contract::feature_id();
-    if model.feature_id == expected {
-        return Ok(model);
-    }
+    let mut models = set.iter().filter_map(|served| served.model.as_ref());
+    let Some(other) = models.find(|model| model.feature_id != expected) else { return Ok(set) };
     let message = format!(
         "model {:?} was trained on feature contract {:?}, but this service computes {expected:?}: run the same release on both sides",
-        model.name, model.feature_id,
+        other.name, other.feature_id,
     );
     Err(Failure::new(Reason::FeatureMismatch, message))
 }
@@ -239,6 +301,8 @@ enum Setback {
     Away(String),
     /// The replica took the chunk, and died or fell silent.
     Lost(String),
+    /// The replica does not have the version of the model.
+    Lacking,
     /// The replica's queue is full.
     Overloaded(Failure),
     /// Another replica would say the same.
@@ -267,6 +331,7 @@ impl From<ChunkError> for Setback {
         match failure.reason {
             Reason::Overloaded => Self::Overloaded(failure),
             Reason::Draining => Self::Away(failure.message),
+            Reason::ModelUnknown => Self::Lacking,
             Reason::DependencyUnavailable => Self::Lost(failure.message),
             _ => Self::Final(failure),
         }

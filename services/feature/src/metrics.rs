@@ -18,7 +18,7 @@ pub struct FeatureMetrics {
     pub(crate) turn_limit: Gauge,
     pub(crate) decode_seconds: Histogram,
     pub(crate) mel_seconds: Histogram,
-    /// By `reason`: `unavailable`, `lost` or `overloaded`.
+    /// By `reason`: `unavailable`, `lost`, `overloaded` or `lacking`.
     pub(crate) dispatch_retries: Family<Label, Counter>,
     /// By `kind`: the name of the failure's reason.
     pub(crate) decode_errors: Family<Label, Counter>,
@@ -59,7 +59,8 @@ impl FeatureMetrics {
             ),
             dispatch_retries: registry.add(
                 "dispatch_retries",
-                "Chunks that were sent again, because their replica was not available, lost them, or was overloaded",
+                "Chunks that were sent again, because their replica was not available, lost them, was overloaded, or lacked \
+                 the version of the model",
                 Family::default(),
             ),
             decode_errors: registry.add(

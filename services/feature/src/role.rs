@@ -75,9 +75,9 @@ async fn watch_inference(dispatcher: Dispatcher, readiness: Readiness) {
     let mut complaint = None;
     loop {
         let now_ready = match dispatcher.describe().await {
-            Ok(model) => {
-                if !ready {
-                    tracing::info!(model = model.name, version = model.version, "inference answers");
+            Ok(models) => {
+                if let Some(heaviest) = models.into_iter().find_map(|served| served.model).filter(|_| !ready) {
+                    tracing::info!(model = heaviest.name, version = heaviest.version, "inference answers");
                 }
                 last_answer = Instant::now();
                 complaint = None;

@@ -37,7 +37,7 @@ use crate::{
     AudioInput, AudioSender, AudioSource, AudioSummary, Event, FeatureError, Limits, MelChunk,
     config::FeatureConfig,
     conveyor::analyze_on_two_cores,
-    dispatch::{Dispatcher, deadline_passed},
+    dispatch::{ChunkOptions, Dispatcher, deadline_passed},
     messages::{audio_input, summary_message},
     metrics::FeatureMetrics,
     turns::{Party, SharedTurn, Turn, Turns},
@@ -191,9 +191,9 @@ impl FeatureService for AnalysisService {
         &self,
         _: Request<DescribeFeatureRequest>,
     ) -> Result<Response<DescribeFeatureResponse>, Status> {
-        let model = self.dispatcher.describe().await?;
-        let feature_id = contract::feature_id().to_owned();
-        Ok(Response::new(DescribeFeatureResponse { feature_id, model: Some(model) }))
+        let models = self.dispatcher.describe().await?;
+        let model = models.first().and_then(|heaviest| heaviest.model.clone());
+        Ok(Response::new(DescribeFeatureResponse { feature_id: contract::feature_id().to_owned(), model, models }))
     }
 }
 
@@ -290,9 +290,14 @@ impl Track<'_> {
         if chunk.silent {
             return Either::Left(future::ready(Ok(analyze_response::Event::Chunk(result))));
         }
-        let (dispatcher, priority, deadline) = (self.service.dispatcher.clone(), options.priority(), self.deadline);
+        let dispatcher = self.service.dispatcher.clone();
+        let options = ChunkOptions {
+            model_version: options.model_version.clone(),
+            priority: options.priority(),
+            deadline: self.deadline,
+        };
         // A task of its own: a caller that does not read must not keep a chunk from making way for those of others.
-        let classified = tokio::spawn(async move { dispatcher.classify(chunk.cells, priority, deadline).await });
+        let classified = tokio::spawn(async move { dispatcher.classify(chunk.cells, &options).await });
         let classified = AbortOnDropHandle::new(classified);
         Either::Right(async move {
             let answered = classified.await;

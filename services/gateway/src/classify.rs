@@ -50,7 +50,7 @@ use crate::{
     flight::{Follower, Leader},
     heard::Heard,
     metrics::GatewayMetrics,
-    model::{KnownModel, LatestModel},
+    model::{KnownModel, LatestModels},
     pace::Pace,
     replay::Replay,
     request::{CheckedOptions, Upload},
@@ -72,7 +72,7 @@ pub(crate) struct Context {
     /// Whether verdicts of one caller with a token are for others, too.
     pub(crate) across_callers: bool,
     pub(crate) replicas: Replicas,
-    pub(crate) model: LatestModel,
+    pub(crate) models: LatestModels,
     pub(crate) answers: Answers,
     pub(crate) metrics: GatewayMetrics,
 }
@@ -137,7 +137,11 @@ impl<'a> Classification<'a> {
     /// # Errors
     /// As `classifier.proto` lists them.
     pub(crate) async fn run(mut self, upload: Upload) -> Result<Verdict, Failure> {
-        let mut heard = Heard::new(self.context.model.get()?);
+        let digest = self.known_digest(&upload)?;
+        let mut heard = Heard::new(self.choose_model(digest.as_ref())?);
+        if matches!(upload, Upload::Whole(_)) {
+            heard.digest = digest;
+        }
         let partial_at_deadline = self.options.partial_at_deadline;
         let answer_by = self.deadline.map(|deadline| deadline.answer_by(partial_at_deadline));
         let work = Box::pin(self.steps(upload, &mut heard));
@@ -155,15 +159,25 @@ impl<'a> Classification<'a> {
         Ok(verdict)
     }
 
-    async fn steps(&mut self, mut upload: Upload, heard: &mut Heard) -> Result<Verdict, Failure> {
-        if let Upload::Whole(audio) = &upload {
-            if audio.is_empty() {
-                return Err(empty());
-            }
-            let digest = blake3::hash(audio);
-            self.check_claim(digest)?;
-            heard.digest = Some(digest);
+    /// The digest of the audio, if it is known before the audio was heard: computed, or as the caller claims.
+    fn known_digest(&self, upload: &Upload) -> Result<Option<blake3::Hash>, Failure> {
+        let Upload::Whole(audio) = upload else { return Ok(self.options.claimed_digest) };
+        if audio.is_empty() {
+            return Err(empty());
         }
+        let digest = blake3::hash(audio);
+        self.check_claim(digest)?;
+        Ok(Some(digest))
+    }
+
+    /// The model for audio with this `digest`, which the feature service is asked for from now on.
+    fn choose_model(&mut self, digest: Option<&blake3::Hash>) -> Result<Arc<KnownModel>, Failure> {
+        let model = self.context.models.get()?.choose(self.options.pinned_version.as_deref(), digest)?;
+        self.options.analyze.model_version = model.version().to_owned();
+        Ok(model)
+    }
+
+    async fn steps(&mut self, mut upload: Upload, heard: &mut Heard) -> Result<Verdict, Failure> {
         let model = Arc::clone(&heard.model);
         let known_digest = heard.digest.or(self.options.claimed_digest);
         let role = match known_digest.filter(|_| !self.options.bypass_cache) {
@@ -209,14 +223,33 @@ impl<'a> Classification<'a> {
 
     /// Opens a call on another replica than the one that `failure` ended, if the whole audio can be sent again: it, and that
     /// audio.
-    async fn reopen(&self, failure: Failure, replay: &mut Replay) -> Result<(Analysis, Vec<Bytes>), Failure> {
+    async fn reopen(
+        &mut self,
+        failure: Failure,
+        heard: &mut Heard,
+        replay: &mut Replay,
+    ) -> Result<(Analysis, Vec<Bytes>), Failure> {
         let Context { replicas, metrics, .. } = self.context;
         if !another_may_serve(&failure, replicas.current().len()) {
             return Err(failure);
         }
         let audio = replay.again().ok_or(failure)?;
         metrics.replays.inc();
+        self.follow_switch(heard)?;
         Ok((self.open().await?, audio))
+    }
+
+    /// Begins again with the model that is chosen now, if the one before is not served any more, and the caller neither named
+    /// it nor was told what it says. Those calls may still find it where it lingers.
+    fn follow_switch(&mut self, heard: &mut Heard) -> Result<(), Failure> {
+        let told = heard.tally.chunks() > 0 && (self.options.chunk_votes || self.options.progress);
+        let bound = told || self.options.pinned_version.is_some();
+        if bound || self.context.models.get()?.serve(heard.model.version()) {
+            return Ok(());
+        }
+        let digest = heard.digest.or(self.options.claimed_digest);
+        heard.begin_again(self.choose_model(digest.as_ref())?);
+        Ok(())
     }
 
     /// Lets equal calls wait for this one, unless it may end with a verdict that is not for them.
@@ -266,7 +299,7 @@ impl<'a> Classification<'a> {
                         Ok(message) => message,
                         Err(status) => {
                             let failure = analysis.broke_off(&status);
-                            let (again, audio) = self.reopen(failure, &mut replay).await?;
+                            let (again, audio) = self.reopen(failure, heard, &mut replay).await?;
                             (analysis, unsent) = (again, audio.into());
                             known_chunks = heard.tally.chunks();
                             continue;
@@ -384,7 +417,7 @@ impl<'a> Classification<'a> {
         }
         let vote = heard.add(chunk).map_err(feature_bug)?;
         if !heard.one_model {
-            self.context.model.refresh();
+            self.context.models.refresh();
         }
         if self.options.chunk_votes {
             self.tell(Event::ChunkVote(vote)).await?;
@@ -435,7 +468,7 @@ impl<'a> Classification<'a> {
         let accepted = Accepted {
             request_id: self.origin.request_id.to_owned(),
             audio_wanted,
-            model_version: model.model.version.clone(),
+            model_version: model.version().to_owned(),
         };
         self.tell(Event::Accepted(accepted)).await
     }

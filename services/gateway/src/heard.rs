@@ -41,6 +41,12 @@ impl Heard {
         }
     }
 
+    /// Nothing heard yet, by another model, of the same audio.
+    pub(crate) fn begin_again(&mut self, model: Arc<KnownModel>) {
+        let (hasher, digest) = (self.hasher.clone(), self.digest);
+        *self = Self { hasher, digest, ..Self::new(model) };
+    }
+
     pub(crate) fn add(&mut self, chunk: ChunkResult) -> Result<ChunkVote, VoteError> {
         let ChunkResult { index, start_seconds, end_seconds, silent, prediction, .. } = chunk;
         // A chunk that should have been classified and was not has no probabilities, which the tally refuses.

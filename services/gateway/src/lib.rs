@@ -20,6 +20,7 @@ mod pace;
 mod replay;
 mod request;
 mod service;
+mod share;
 mod vote;
 
 use chorale_proto::{service_names, v1::classifier_service_server::ClassifierServiceServer};
@@ -34,14 +35,14 @@ use tonic::service::RoutesBuilder;
 
 use crate::{
     answers::Answers, auth::Authenticator, cache::VerdictCache, classify::Context, metrics::GatewayMetrics,
-    model::LatestModel, oversize::ExplainOversize, service::Classifier,
+    model::LatestModels, oversize::ExplainOversize, service::Classifier,
 };
 pub use crate::{
     config::{AuthConfig, CacheConfig, GatewayConfig, JwtConfig, LimitsConfig, RedisUrl, RedisUrlError},
     error::GatewayError,
 };
 
-/// Starts a gateway. It answers when this returns, and is ready once a feature service has described its model.
+/// Starts a gateway. It answers when this returns, and is ready once a feature service has described its models.
 ///
 /// # Errors
 /// If the configuration does not fit, or the address cannot be bound. A feature service or a Redis server that is away
@@ -58,13 +59,13 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let connector = Connector::new(&feature, &feature_tls)?;
     let replicas = Replicas::discover(feature, connector);
     process.readiness.set(service_names::CLASSIFIER, false);
-    let (model, learning) = LatestModel::learn(replicas.clone(), process.readiness.clone());
+    let (models, learning) = LatestModels::learn(replicas.clone(), process.readiness.clone());
     tokio::spawn(drain.clone().run_until_cancelled_owned(learning));
 
     let max_message_bytes = usize::try_from(limits.max_message_bytes.as_u64()).unwrap_or(usize::MAX);
     let answers = Answers::new(verdicts, metrics.clone());
     let CacheConfig { shared_wait, across_callers, .. } = cache;
-    let context = Context { limits, shared_wait, across_callers, replicas, model, answers, metrics };
+    let context = Context { limits, shared_wait, across_callers, replicas, models, answers, metrics };
     let classifier = Classifier::new(context, authenticator, drain.clone());
     let mut routes = RoutesBuilder::default();
     let service = ClassifierServiceServer::new(classifier).max_decoding_message_size(max_message_bytes);

@@ -1,5 +1,10 @@
 //! What a gateway measures.
 
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use chorale_runtime::metrics::{RegistryExt, latency_buckets};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
@@ -56,6 +61,38 @@ pub(crate) struct LimitLabels {
     pub(crate) limit: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabels {
+    version: String,
+}
+
+/// So many versions are counted at a time.
+const MAX_VERSIONS: usize = 32;
+
+/// Counts by version of a model. Versions come and go: that which came first makes room.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ByVersion {
+    counters: Family<VersionLabels, Counter>,
+    versions: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl ByVersion {
+    /// Counts one more of `version`.
+    pub(crate) fn count(&self, version: &str) {
+        let labels = |version: &str| VersionLabels { version: version.to_owned() };
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if !versions.iter().any(|known| known == version) {
+            versions.push_back(version.to_owned());
+            if versions.len() > MAX_VERSIONS
+                && let Some(first) = versions.pop_front()
+            {
+                self.counters.remove(&labels(&first));
+            }
+        }
+        self.counters.get_or_create(&labels(version)).inc();
+    }
+}
+
 type Latencies<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn latencies<L: Clone + std::hash::Hash + Eq>() -> Latencies<L> {
@@ -74,6 +111,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) cache_seconds: Latencies<OperationLabels>,
     pub(crate) flights_shared: Counter,
     pub(crate) verdicts: Family<GenreLabels, Counter>,
+    pub(crate) model_verdicts: ByVersion,
     pub(crate) feature_retries: Counter,
     pub(crate) replays: Counter,
     pub(crate) early_verdicts: Counter,
@@ -83,6 +121,8 @@ pub(crate) struct GatewayMetrics {
 impl GatewayMetrics {
     /// Registers them.
     pub(crate) fn register(registry: &mut Registry) -> Self {
+        let model_verdicts = ByVersion::default();
+        registry.register("model_verdicts", "Verdicts given, by version of the model", model_verdicts.counters.clone());
         let mut counter = |name, help| registry.add(name, help, Counter::default());
         Self {
             audio_bytes: counter("audio_bytes", "Bytes of audio received"),
@@ -104,6 +144,27 @@ impl GatewayMetrics {
             cache_seconds: registry.add("cache_seconds", "Duration of cache operations", latencies()),
             limits_hit: registry.add("limits_hit", "Calls that failed at a limit, by limit", Family::default()),
             verdicts: registry.add("verdicts", "Verdicts given, by genre", Family::default()),
+            model_verdicts,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_come_and_go_do_not_add_up() {
+        let mut registry = Registry::default();
+        let metrics = GatewayMetrics::register(&mut registry);
+        for version in 0..=MAX_VERSIONS {
+            metrics.model_verdicts.count(&format!("v{version}"));
+            metrics.model_verdicts.count("v1");
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let series: Vec<_> = text.lines().filter(|line| line.starts_with("model_verdicts_total{")).collect();
+        assert_eq!(series.len(), MAX_VERSIONS, "{text}");
+        assert!(!text.contains("\"v0\"") && text.contains(&format!("version=\"v{MAX_VERSIONS}\"}} 1")), "{text}");
     }
 }

@@ -15,6 +15,8 @@ const MAX_CONTENT_TYPE: usize = 255;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CheckedOptions {
     pub(crate) analyze: AnalyzeOptions,
+    /// The version of the model that must answer, if the caller says so.
+    pub(crate) pinned_version: Option<String>,
     pub(crate) top_k: u32,
     pub(crate) chunk_votes: bool,
     pub(crate) progress: bool,
@@ -83,6 +85,7 @@ impl CheckedOptions {
         };
         Ok(Self {
             analyze,
+            pinned_version: Some(options.model_version).filter(|version| !version.is_empty()),
             top_k: options.top_k,
             chunk_votes,
             progress,

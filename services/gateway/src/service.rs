@@ -167,7 +167,7 @@ impl ClassifierService for Classifier {
 
     async fn get_model(&self, request: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
         self.authenticator.identify(request.metadata(), request.extensions())?;
-        let known = self.context.model.get()?;
+        let known = self.context.models.get()?;
         let limits = &self.context.limits;
         let limits = Limits {
             max_audio_bytes: limits.max_audio_bytes.as_u64(),
@@ -176,7 +176,8 @@ impl ClassifierService for Classifier {
             max_concurrent_streams: limits.max_concurrent_streams,
             idle_timeout: limits.idle_timeout.try_into().ok(),
         };
-        Ok(Response::new(GetModelResponse { model: Some(known.model.clone()), limits: Some(limits) }))
+        let (model, models) = (Some(known.heaviest()), known.served());
+        Ok(Response::new(GetModelResponse { model, limits: Some(limits), models }))
     }
 }
 
@@ -217,12 +218,14 @@ impl Call {
         match outcome {
             Ok(verdict) => {
                 self.metrics.verdicts.get_or_create(&GenreLabels { genre: verdict.genre.clone() }).inc();
+                self.metrics.model_verdicts.count(&verdict.model_version);
                 tracing::info!(
                     request_id,
                     caller,
                     ?rpc,
                     code,
                     genre = verdict.genre,
+                    model = verdict.model_version,
                     confidence = verdict.confidence,
                     seconds = verdict.duration_seconds,
                     chunks = verdict.chunk_count,

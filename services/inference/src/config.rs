@@ -27,6 +27,13 @@ pub struct InferenceConfig {
     pub tls: Option<ServerTlsConfig>,
     /// The model folder. Default: none, which takes the model that is part of the binary.
     pub model: Option<PathBuf>,
+    /// A folder of model folders, in place of `model`: its file `serving.toml` says which of them are served, with which
+    /// weights. It is watched, and what it says is served without a restart. Default: none.
+    pub models: Option<PathBuf>,
+    /// How long a model stays loaded that left the set of `models` and that no chunk asks for: tracks under way are finished by
+    /// the model that began them. Default: 60 s.
+    #[serde(with = "humantime_serde")]
+    pub model_linger: Duration,
     /// The devices to run the model on, each with a thread and a copy of the weights: `cpu`, `cuda:0`. A list, or one
     /// text with commas. Default: `cpu`.
     #[serde(with = "device_list")]
@@ -53,6 +60,8 @@ impl Default for InferenceConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_053)),
             tls: None,
             model: None,
+            models: None,
+            model_linger: Duration::from_secs(60),
             devices: vec![DeviceSpec::Cpu],
             max_batch: 32,
             max_queue_delay: None,
@@ -95,6 +104,12 @@ impl InferenceConfig {
             "target_wait",
             "more than nothing".to_owned(),
             format!("{:?}", self.target_wait),
+        )?;
+        check(
+            self.model.is_none() || self.models.is_none(),
+            "models",
+            "either it or `model`".to_owned(),
+            "both".to_owned(),
         )?;
         check(!self.devices.is_empty(), "devices", "at least one device".to_owned(), "none".to_owned())?;
         for (position, &device) in self.devices.iter().enumerate() {
@@ -209,6 +224,10 @@ mod tests {
             (
                 InferenceConfig { target_wait: Duration::ZERO, ..default() },
                 "inference.target_wait: expected more than nothing, found 0ns",
+            ),
+            (
+                InferenceConfig { model: Some("a".into()), models: Some("b".into()), ..default() },
+                "inference.models: expected either it or `model`, found both",
             ),
             (
                 InferenceConfig { devices: Vec::new(), ..default() },

@@ -1,5 +1,7 @@
 //! Everything that can go wrong in the inference role.
 
+use std::path::PathBuf;
+
 use chorale_model::{DeviceSpec, ModelError};
 use chorale_runtime::server::ServerError;
 
@@ -19,11 +21,29 @@ pub enum InferenceError {
     /// The port cannot be bound or served.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The file that says which models are served cannot be used.
+    #[error("{}: {problem}", path.display())]
+    ServingFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A model that the file names cannot be used.
+    #[error("{}: model `{model}`: {source}", path.display())]
+    ServedModel {
+        /// The file.
+        path: PathBuf,
+        /// The model, as the file names it.
+        model: String,
+        /// What is wrong with it.
+        source: Box<InferenceError>,
+    },
     /// The model cannot be read, or this build cannot run it.
     #[error("model: {0}")]
     Model(#[from] ModelError),
-    /// Reading the model was cut off.
-    #[error("model: reading it stopped unexpectedly: {0}")]
+    /// Reading or loading the model was cut off.
+    #[error("model: loading it stopped unexpectedly: {0}")]
     LoadStopped(tokio::task::JoinError),
     /// The operating system gave no thread.
     #[error("device {device}: cannot start its thread: {source}")]
@@ -41,11 +61,13 @@ pub enum InferenceError {
         /// Why not.
         source: ModelError,
     },
-    /// The thread that owns the device ended before it was ready.
-    #[error("device {device}: its thread panicked while it loaded the model")]
-    ThreadEnded {
+    /// A model is not on a device.
+    #[error("device {device}: the model {version} was not loaded")]
+    NotLoaded {
         /// The device.
         device: DeviceSpec,
+        /// The hash of the model's weights.
+        version: String,
     },
     /// The device failed in a forward pass.
     #[error("device {device}: forward pass over {chunks} chunks: {source}")]

@@ -1,30 +1,34 @@
 //! The inference role: mel chunks in, genre probabilities out.
 //!
-//! The life of a chunk: `stream` reads it from an `Infer` call and checks it, `queue` keeps it and says when it leaves in a
-//! batch, `batcher` wakes who waits for one, `worker` runs the batch on the device that its thread owns, and the answer takes the chunk's own way back to
-//! its stream (`waiting`). Every queue on that way is bounded: a stream has at most `queue_capacity` chunks in flight and
-//! is not read beyond that; the queue shared by all streams holds at most `queue_capacity` chunks of 12 KiB and refuses
-//! the next one.
+//! The life of a chunk: `stream` reads it from an `Infer` call and gives it the model of its version, `queue` keeps it and
+//! says when it leaves in a batch, `batcher` wakes who waits for one, `worker` runs the batch on the device that its thread
+//! owns, and the answer takes the chunk's own way back to its stream (`waiting`). Every queue on that way is bounded: a
+//! stream has at most `queue_capacity` chunks in flight and is not read beyond that; the queue shared by all streams holds
+//! at most `queue_capacity` chunks of 12 KiB and refuses the next one.
+//!
+//! The life of a model: `serving_file` names it, `loader` puts it onto every device, `models` hands it out while it is served,
+//! and `models_folder` does all of this again when the file changes.
 
 mod batcher;
 mod config;
 mod error;
+mod loader;
 mod metrics;
+mod models;
+mod models_folder;
+mod network;
 mod queue;
 mod service;
+mod serving_file;
 mod stream;
 #[cfg(test)]
 mod testing;
 mod waiting;
 mod worker;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use chorale_model::{Classifier, Manifest, ModelFolder};
-use chorale_proto::{
-    service_names,
-    v1::{DescribeInferenceResponse, Model, inference_service_server::InferenceServiceServer},
-};
+use chorale_proto::{service_names, v1::inference_service_server::InferenceServiceServer};
 use chorale_runtime::{
     connections::ConnectionConfig,
     process::Process,
@@ -36,59 +40,70 @@ use tonic::service::RoutesBuilder;
 
 use crate::{
     batcher::Intake,
+    loader::Loader,
     metrics::InferenceMetrics,
+    models::Models,
+    models_folder::{ModelsFolder, look},
     service::{InferenceService, MAX_MESSAGE_BYTES},
     worker::WorkerContext,
 };
 pub use crate::{config::InferenceConfig, error::InferenceError};
 
-/// Binds the port, loads the model onto every device, runs a forward pass on each, and serves.
+/// Binds the port, loads the models onto every device, runs a forward pass on each, and serves.
 ///
-/// The role is ready when this returns. It withdraws its readiness while no device works.
+/// The role is ready when this returns. It withdraws its readiness while no device works. A models folder is followed until
+/// the role drains.
 ///
 /// # Errors
-/// If the configuration is wrong, the port cannot be bound, the model cannot be loaded, or a device cannot run it.
+/// If the configuration is wrong, the port cannot be bound, a model cannot be loaded, or a device cannot run it.
 pub async fn start(config: InferenceConfig, process: &Process) -> Result<RunningRole, InferenceError> {
     config.validate()?;
     process.readiness.set(service_names::INFERENCE, false);
     let server =
         BoundServer::bind("inference", config.listen, ConnectionConfig::inner(), config.tls.as_ref(), process)?;
 
-    let folder = config.model.clone();
-    let folder = tokio::task::spawn_blocking(move || ModelFolder::open(folder.as_deref()))
-        .await
-        .map_err(InferenceError::LoadStopped)??;
-    let folder = Arc::new(folder);
-    let manifest = folder.manifest().clone();
-
     let metrics = Arc::new(process.metrics.register("inference", |registry| InferenceMetrics::new(registry, &config)));
+    let loader = Loader::new(&config.devices, config.max_batch, Arc::clone(&metrics));
+    let (served, watched) = match &config.models {
+        // Looked at first: what changes while it is read is a change.
+        Some(path) => {
+            let stamp = look(path).await;
+            (loader.load_folder(path, |_| None).await?, Some(path.clone()).zip(stamp))
+        }
+        None => (loader.load_one(config.model.as_deref()).await?, None),
+    };
+    let models = Arc::new(Models::new(served, Arc::clone(&metrics)));
+
     let intake = Arc::new(Intake::new(config.batch_policy(), Arc::clone(&metrics)));
-    let context = WorkerContext::new(&manifest, config.max_batch, intake.batcher(), Arc::clone(&metrics));
-    let workers = config.devices.iter().map(|&device| {
-        let folder = Arc::clone(&folder);
-        worker::start(device, move || Classifier::load(&folder, device), context.clone())
-    });
-    futures::future::try_join_all(workers).await?;
+    let context = WorkerContext::new(Arc::clone(&models), config.max_batch, intake.batcher(), Arc::clone(&metrics));
+    for &device in &config.devices {
+        worker::start(device, context.clone())?;
+    }
 
     let devices: Vec<String> = config.devices.iter().map(ToString::to_string).collect();
     tracing::info!(
-        model = %manifest.name,
-        version = %manifest.version,
+        models = models.summary(),
         device = %devices.join(","),
         threads = candle_core::utils::get_num_threads(),
         max_batch = config.max_batch,
         max_queue_delay = ?config.max_queue_delay(),
-        "model ready"
+        "models ready"
     );
 
     let drain = CancellationToken::new();
+    if let Some((path, stamp)) = watched {
+        let (models, metrics) = (Arc::clone(&models), Arc::clone(&metrics));
+        let folder = ModelsFolder { path, linger: config.model_linger, models, loader, metrics };
+        tokio::spawn(drain.clone().run_until_cancelled_owned(folder.watch(stamp)));
+    }
     let serving = intake.serving();
     let service = InferenceService {
         intake,
         metrics,
-        feature_id: manifest.feature_id.as_str().into(),
+        models,
         max_in_flight: config.queue_capacity,
-        description: describe(&manifest, devices, config.max_batch),
+        devices,
+        max_batch: config.max_batch,
         drain: drain.clone(),
     };
     let mut routes = RoutesBuilder::default();
@@ -114,23 +129,4 @@ async fn report_readiness(mut serving: watch::Receiver<usize>, process: Process,
             },
         }
     }
-}
-
-fn describe(manifest: &Manifest, devices: Vec<String>, max_batch: usize) -> DescribeInferenceResponse {
-    let metrics: HashMap<String, f64> = (manifest.metrics.iter())
-        .flat_map(|(split, measured)| {
-            [("track_accuracy", measured.track_accuracy), ("chunk_accuracy", measured.chunk_accuracy)]
-                .map(|(metric, value)| (format!("{split}/{metric}"), value))
-        })
-        .collect();
-    let model = Model {
-        name: manifest.name.clone(),
-        version: manifest.version.clone(),
-        feature_id: manifest.feature_id.clone(),
-        labels: manifest.labels.clone(),
-        architecture: manifest.architecture.clone(),
-        metrics,
-        unknown_below: manifest.unknown_below,
-    };
-    DescribeInferenceResponse { model: Some(model), devices, max_batch: u32::try_from(max_batch).unwrap_or(u32::MAX) }
 }

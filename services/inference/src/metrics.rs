@@ -24,6 +24,30 @@ use crate::{InferenceConfig, queue::Release};
 const CLASSIFIED: &str = "OK";
 
 type ByDevice = [(&'static str, String); 1];
+type ByModel = [(&'static str, String); 2];
+
+/// What became of a serving set that was to be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// It is served.
+    Switched,
+    /// It says what is served already.
+    Unchanged,
+    /// The one before serves on.
+    Refused,
+}
+
+impl Load {
+    const ALL: [Self; 3] = [Self::Switched, Self::Unchanged, Self::Refused];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Switched => "switched",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
 
 /// The metrics of the role.
 #[derive(Debug)]
@@ -38,6 +62,8 @@ pub(crate) struct InferenceMetrics {
     forward_failures: Family<ByDevice, Counter>,
     device_busy: Family<ByDevice, Counter<f64, AtomicU64>>,
     devices_serving: Gauge,
+    model_info: Family<ByModel, Gauge>,
+    model_loads: Family<Label, Counter>,
 }
 
 impl InferenceMetrics {
@@ -87,6 +113,16 @@ impl InferenceMetrics {
                 Family::default(),
             ),
             devices_serving: registry.add("serving_devices", "Devices that take batches", Gauge::default()),
+            model_info: registry.add(
+                "model_info",
+                "The models that are loaded, by their weight; 0 for one that answers only who names it",
+                Family::default(),
+            ),
+            model_loads: registry.add(
+                "model_loads",
+                "Serving sets that were found in the models folder, by what became of them",
+                Family::default(),
+            ),
         };
         // Every label value that can come is there from the start, at zero.
         for result in Reason::ALL.iter().map(|reason| reason.name()).chain([CLASSIFIED]) {
@@ -94,6 +130,9 @@ impl InferenceMetrics {
         }
         for release in Release::ALL {
             drop(metrics.batches.get_or_create(&[("release", release.name())]));
+        }
+        for load in Load::ALL {
+            drop(metrics.model_loads.get_or_create(&[("result", load.name())]));
         }
         for urgency in Urgency::ALL {
             drop(metrics.queue_wait.get_or_create(&[("priority", urgency.name())]));
@@ -144,6 +183,25 @@ impl InferenceMetrics {
     pub(crate) fn devices_serving(&self, devices: usize) {
         self.devices_serving.set(i64::try_from(devices).unwrap_or(i64::MAX));
     }
+
+    /// A model is loaded, and has this weight from now on.
+    pub(crate) fn model(&self, name: &str, version: &str, weight: u32) {
+        self.model_info.get_or_create(&by_model(name, version)).set(weight.into());
+    }
+
+    /// A model is not there any more under this name.
+    pub(crate) fn model_gone(&self, name: &str, version: &str) {
+        self.model_info.remove(&by_model(name, version));
+    }
+
+    /// A serving set was found, and this became of it.
+    pub(crate) fn model_load(&self, load: Load) {
+        self.model_loads.get_or_create(&[("result", load.name())]).inc();
+    }
+}
+
+fn by_model(name: &str, version: &str) -> ByModel {
+    [("name", name.to_owned()), ("version", version.to_owned())]
 }
 
 fn by_device(device: DeviceSpec) -> ByDevice {
@@ -177,6 +235,10 @@ mod tests {
         metrics.queue_depth(7);
         metrics.queue_limit(9);
         metrics.devices_serving(1);
+        metrics.model("one", "v1", 5);
+        metrics.model("other", "v2", 1);
+        metrics.model_gone("other", "v2");
+        metrics.model_load(Load::Refused);
         let text = process.encode();
         for line in [
             "chorale_inference_chunks_total{result=\"OK\"} 1",
@@ -192,8 +254,12 @@ mod tests {
             "chorale_inference_device_busy_seconds_total{device=\"cpu\"} 1.5",
             "chorale_inference_queue_depth_chunks 7",
             "chorale_inference_serving_devices 1",
+            "chorale_inference_model_info{name=\"one\",version=\"v1\"} 5",
+            "chorale_inference_model_loads_total{result=\"refused\"} 1",
+            "chorale_inference_model_loads_total{result=\"switched\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("v2"), "what is gone is not in\n{text}");
     }
 }

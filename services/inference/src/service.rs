@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     batcher::Intake,
     metrics::InferenceMetrics,
+    models::Models,
     stream::{ChunkStream, answers},
 };
 
@@ -27,12 +28,14 @@ pub(crate) struct InferenceService {
     pub(crate) intake: Arc<Intake>,
     /// What is measured.
     pub(crate) metrics: Arc<InferenceMetrics>,
-    /// The feature contract of the model.
-    pub(crate) feature_id: Arc<str>,
+    /// What answers them.
+    pub(crate) models: Arc<Models>,
     /// Chunks of one stream that wait for an answer at most.
     pub(crate) max_in_flight: usize,
-    /// What the service says of itself.
-    pub(crate) description: DescribeInferenceResponse,
+    /// The names of the devices.
+    pub(crate) devices: Vec<String>,
+    /// Chunks in a batch at most.
+    pub(crate) max_batch: usize,
     /// Cancelled when no further chunk is to be accepted.
     pub(crate) drain: CancellationToken,
 }
@@ -50,6 +53,12 @@ impl InferenceRpc for InferenceService {
         &self,
         _: Request<DescribeInferenceRequest>,
     ) -> Result<Response<DescribeInferenceResponse>, Status> {
-        Ok(Response::new(self.description.clone()))
+        let models = self.models.describe();
+        Ok(Response::new(DescribeInferenceResponse {
+            model: models.first().and_then(|heaviest| heaviest.model.clone()),
+            devices: self.devices.clone(),
+            max_batch: u32::try_from(self.max_batch).unwrap_or(u32::MAX),
+            models,
+        }))
     }
 }

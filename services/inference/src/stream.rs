@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chorale_model::contract::CHUNK_CELLS;
+use chorale_model::contract::{self, CHUNK_CELLS};
 use chorale_proto::v1::{ChunkError, InferRequest, InferResponse, infer_response};
 use chorale_runtime::failure::{Failure, Reason};
 use futures::{Stream, StreamExt, stream};
@@ -28,6 +28,7 @@ use tonic::Status;
 use crate::{
     batcher::Intake,
     metrics::InferenceMetrics,
+    models::{LoadedModel, Models},
     service::InferenceService,
     waiting::{Answer, Reply, WaitingChunk},
 };
@@ -45,7 +46,7 @@ pub(crate) struct ChunkStream<Requests> {
     answers: UnboundedReceiver<Answer>,
     intake: Arc<Intake>,
     metrics: Arc<InferenceMetrics>,
-    feature_id: Arc<str>,
+    models: Arc<Models>,
     drain: CancellationToken,
     summary: Summary,
 }
@@ -74,7 +75,7 @@ where
             answers,
             intake: Arc::clone(&service.intake),
             metrics: Arc::clone(&service.metrics),
-            feature_id: Arc::clone(&service.feature_id),
+            models: Arc::clone(&service.models),
             drain: service.drain.clone(),
             summary: Summary::new(),
         }
@@ -118,30 +119,32 @@ where
     fn accept(&mut self, request: InferRequest) -> Result<(), Failure> {
         let received = Instant::now();
         let urgency = request.priority().into();
-        let InferRequest { tag, mel, feature_id, timeout_millis, .. } = request;
+        let InferRequest { tag, mel, feature_id, timeout_millis, model_version, .. } = request;
         if !self.in_flight.insert(tag) {
             return Err(Failure::invalid("tag", format!("tag {tag} is in flight on this stream already")));
         }
         self.summary.chunks += 1;
-        let wrong = self.check(&feature_id, mel.len());
         let timeout = (timeout_millis > 0).then(|| Duration::from_millis(timeout_millis.into()));
         let reply = Reply::new(tag, self.answer_sender.clone(), Arc::clone(&self.metrics));
-        let chunk = WaitingChunk::new(mel, urgency, received, timeout, reply);
-        match wrong {
-            Some(failure) => chunk.answer(Err(failure)),
-            None => self.intake.submit(chunk),
+        match self.model_for(&feature_id, mel.len(), &model_version) {
+            Ok(model) => self.intake.submit(WaitingChunk::new(mel, model, urgency, received, timeout, reply)),
+            Err(failure) => reply.send(Err(failure)),
         }
         Ok(())
     }
 
-    fn check(&self, feature_id: &str, mel_bytes: usize) -> Option<Failure> {
-        if feature_id != &*self.feature_id {
-            let message =
-                format!("expected chunks of the feature contract `{}`, found {feature_id:?}", self.feature_id);
-            return Some(Failure::new(Reason::FeatureMismatch, message));
+    /// The model for a chunk, which must be as the network expects it.
+    fn model_for(&self, feature_id: &str, mel_bytes: usize, model_version: &str) -> Result<Arc<LoadedModel>, Failure> {
+        let expected = contract::feature_id();
+        if feature_id != expected {
+            let message = format!("expected chunks of the feature contract `{expected}`, found {feature_id:?}");
+            return Err(Failure::new(Reason::FeatureMismatch, message));
         }
-        (mel_bytes != CHUNK_CELLS)
-            .then(|| Failure::invalid("mel", format!("expected a chunk of {CHUNK_CELLS} bytes, found {mel_bytes}")))
+        if mel_bytes != CHUNK_CELLS {
+            let message = format!("expected a chunk of {CHUNK_CELLS} bytes, found {mel_bytes}");
+            return Err(Failure::invalid("mel", message));
+        }
+        self.models.find(model_version)
     }
 }
 
@@ -190,7 +193,6 @@ impl Drop for Summary {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use chorale_proto::v1::DescribeInferenceResponse;
     use futures::stream::BoxStream;
     use tokio_stream::wrappers::UnboundedReceiverStream;
     use tonic::Code;
@@ -198,7 +200,7 @@ mod tests {
     use super::*;
     use crate::{
         batcher::{Batcher, Serving},
-        testing::{POLICY, metrics},
+        testing::{POLICY, metrics, served},
     };
 
     const MAX_IN_FLIGHT: usize = 3;
@@ -221,9 +223,10 @@ mod tests {
             let service = InferenceService {
                 intake,
                 metrics: metrics(),
-                feature_id: "feature".into(),
+                models: Arc::new(Models::new(vec![served("v1", 1), served("v2", 1)], metrics())),
                 max_in_flight: MAX_IN_FLIGHT,
-                description: DescribeInferenceResponse::default(),
+                devices: Vec::new(),
+                max_batch: POLICY.max_batch,
                 drain: drain.clone(),
             };
             let (requests, received) = mpsc::unbounded_channel();
@@ -265,7 +268,7 @@ mod tests {
         InferRequest {
             tag,
             mel: Bytes::from(vec![0; CHUNK_CELLS]),
-            feature_id: "feature".to_owned(),
+            feature_id: contract::feature_id().to_owned(),
             ..InferRequest::default()
         }
     }
@@ -279,12 +282,25 @@ mod tests {
             call.send(InferRequest { mel: Bytes::from(vec![0; length]), ..request(2) });
             assert_eq!(call.response().await, Some((2, Some("REQUEST_INVALID".to_owned()))));
         }
-        call.send(request(3));
+        call.send(InferRequest { model_version: "v3".to_owned(), ..request(3) });
+        assert_eq!(call.response().await, Some((3, Some("MODEL_UNKNOWN".to_owned()))));
+        call.send(request(4));
         call.requests = None;
         call.read().await;
         assert_eq!(call.answer_batch(), 1);
-        assert_eq!(call.response().await, Some((3, None)));
+        assert_eq!(call.response().await, Some((4, None)));
         assert_eq!(call.response().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_chunk_takes_the_model_along_that_it_names() {
+        let mut call = Call::new();
+        for (tag, version) in (0..).zip(["v2", "", "v1"]) {
+            call.send(InferRequest { model_version: version.to_owned(), ..request(tag) });
+        }
+        call.read().await;
+        let batch = call.batcher.next_batch().unwrap();
+        assert_eq!(batch.chunks.iter().map(|chunk| chunk.model().version()).collect::<Vec<_>>(), ["v2", "v1", "v1"]);
     }
 
     #[tokio::test]

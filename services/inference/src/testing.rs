@@ -6,7 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use chorale_model::contract::CHUNK_CELLS;
+use chorale_model::{DeviceSpec, ModelError, contract::CHUNK_CELLS};
+use chorale_proto::v1::Model;
 use chorale_runtime::overload::Urgency;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -14,6 +15,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use crate::{
     InferenceConfig,
     metrics::InferenceMetrics,
+    models::{LoadedModel, Served},
+    network::{Forward, Network},
     queue::BatchPolicy,
     waiting::{Answer, Reply, WaitingChunk},
 };
@@ -30,17 +33,44 @@ pub(crate) fn metrics() -> Arc<InferenceMetrics> {
     Arc::new(InferenceMetrics::new(&mut Registry::default(), &InferenceConfig::default()))
 }
 
-/// A caller without a stream: makes chunks, and receives their answers.
+/// Says nothing of any chunk.
+struct Mute;
+
+impl Forward for Mute {
+    fn forward(&self, _: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A version of a model whose network is `network`, on the CPU.
+pub(crate) fn served_with(version: &str, weight: u32, labels: usize, network: impl Forward + 'static) -> Served {
+    let description = Model { name: format!("model {version}"), version: version.to_owned(), ..Model::default() };
+    let networks = vec![Network::new(DeviceSpec::Cpu, labels, network)];
+    Served { description, weight, loaded: Arc::new(LoadedModel::new(version.to_owned(), networks)) }
+}
+
+/// A version of a model that is asked nothing.
+pub(crate) fn served(version: &str, weight: u32) -> Served {
+    served_with(version, weight, 0, Mute)
+}
+
+/// A caller without a stream: makes chunks for one model, and receives their answers.
 pub(crate) struct Caller {
     sender: UnboundedSender<Answer>,
     answers: UnboundedReceiver<Answer>,
     metrics: Arc<InferenceMetrics>,
+    model: Arc<LoadedModel>,
 }
 
 impl Caller {
     pub(crate) fn new() -> Self {
+        Self::of(served("v1", 1).loaded)
+    }
+
+    /// One whose chunks are for `model`.
+    pub(crate) fn of(model: Arc<LoadedModel>) -> Self {
         let (sender, answers) = mpsc::unbounded_channel();
-        Self { sender, answers, metrics: metrics() }
+        Self { sender, answers, metrics: metrics(), model }
     }
 
     /// A chunk whose every cell is `tag`, received at `received`.
@@ -55,7 +85,8 @@ impl Caller {
 
     fn chunk_of(&self, urgency: Urgency, tag: u64, received: Instant, timeout: Option<Duration>) -> WaitingChunk {
         let reply = Reply::new(tag, self.sender.clone(), Arc::clone(&self.metrics));
-        WaitingChunk::new(Bytes::from(vec![tag as u8; CHUNK_CELLS]), urgency, received, timeout, reply)
+        let (mel, model) = (Bytes::from(vec![tag as u8; CHUNK_CELLS]), Arc::clone(&self.model));
+        WaitingChunk::new(mel, model, urgency, received, timeout, reply)
     }
 
     /// The next answer that is there: its tag, and the name of the reason if it is a failure.

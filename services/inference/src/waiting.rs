@@ -13,7 +13,7 @@ use chorale_runtime::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::metrics::InferenceMetrics;
+use crate::{metrics::InferenceMetrics, models::LoadedModel};
 
 /// What became of one chunk.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct WaitingChunk {
     mel: Bytes,
+    model: Arc<LoadedModel>,
     urgency: Urgency,
     received: Instant,
     deadline: Option<Instant>,
@@ -35,9 +36,10 @@ pub(crate) struct WaitingChunk {
 }
 
 impl WaitingChunk {
-    /// A chunk that was received at `received`, and whose caller waits until `timeout` after that, or for ever.
+    /// A chunk for `model` that was received at `received`, and whose caller waits until `timeout` after that, or for ever.
     pub(crate) fn new(
         mel: Bytes,
+        model: Arc<LoadedModel>,
         urgency: Urgency,
         received: Instant,
         timeout: Option<Duration>,
@@ -45,7 +47,7 @@ impl WaitingChunk {
     ) -> Self {
         // A timeout beyond what the clock can hold is no timeout.
         let deadline = timeout.and_then(|timeout| received.checked_add(timeout));
-        Self { mel, urgency, received, deadline, reply }
+        Self { mel, model, urgency, received, deadline, reply }
     }
 
     /// Whether somebody waits for its track.
@@ -56,6 +58,11 @@ impl WaitingChunk {
     /// The cells, row-major `[128 mel][96 frames]`.
     pub(crate) fn mel(&self) -> &[u8] {
         &self.mel
+    }
+
+    /// The model that is to answer.
+    pub(crate) fn model(&self) -> &Arc<LoadedModel> {
+        &self.model
     }
 
     /// When it was received.
@@ -99,7 +106,8 @@ impl Reply {
         self.stream.as_ref().is_none_or(UnboundedSender::is_closed)
     }
 
-    fn send(mut self, result: Result<Prediction, Failure>) {
+    /// Sends the answer.
+    pub(crate) fn send(mut self, result: Result<Prediction, Failure>) {
         self.send_once(result);
     }
 

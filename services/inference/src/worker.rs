@@ -1,56 +1,49 @@
 //! The thread that owns a device: it takes batches, runs them, and answers.
 //!
 //! ```text
-//!              loaded and warmed up                     3 failures in a row
+//!              the models are loaded                    3 failures in a row
 //!   starting ────────────────────────▶ serving ────────────────────────────────▶ resting
-//!      │                                  ▲  │                                    │   │
-//!      │ failed: the role does not start  │  │ no further chunk can come          │   │
-//!      ▼                                  │  ▼                                    │   │
-//!     end                                 │ end ◀─────────────────────────────────┘   │
+//!                                         ▲  │                                    │   │
+//!                                         │  │ no further chunk can come          │   │
+//!                                         │  ▼                                    │   │
+//!                                         │ end ◀─────────────────────────────────┘   │
 //!                                         └───────────────────────────────────────────┘
-//!                                            a probe succeeded: the warm-up once more
+//!                                            a probe succeeded: a warm-up once more
 //! ```
 //!
-//! A resting device takes no batches, as one that fails at once would win every chunk from those that work.
+//! A resting device takes no batches, as one that fails at once would win every chunk from those that work. The chunks of a
+//! batch may be for several models: those of each have a forward pass of their own.
 
 use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use chorale_model::{Classifier, DeviceSpec, Manifest, ModelError, contract::CHUNK_CELLS};
+use chorale_model::DeviceSpec;
 use chorale_proto::v1::Prediction;
 use chorale_runtime::failure::{Failure, Reason};
-use tokio::sync::oneshot;
 
-use crate::{InferenceError, batcher::Batcher, metrics::InferenceMetrics, queue::Batch, waiting::WaitingChunk};
+use crate::{
+    InferenceError,
+    batcher::{Batcher, Serving},
+    metrics::InferenceMetrics,
+    models::{LoadedModel, Models},
+    network::Network,
+    queue::Batch,
+    waiting::WaitingChunk,
+};
 
-/// Failed forward passes in a row after which a device rests.
+/// Failed batches in a row after which a device rests.
 const FAILURES_TO_REST: u32 = 3;
 /// The pause before the first probe of a resting device; it doubles up to the longest.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
-/// A network on a device.
-pub(crate) trait Forward {
-    /// The probability of every label, for every chunk of the batch, in order.
-    fn forward(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError>;
-}
-
-impl Forward for Classifier {
-    fn forward(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError> {
-        self.classify(chunks)
-    }
-}
-
 /// What the workers of a role share.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerContext {
-    model_version: Arc<str>,
-    labels: usize,
+    models: Arc<Models>,
     max_batch: usize,
     batcher: Arc<Batcher>,
     metrics: Arc<InferenceMetrics>,
@@ -58,68 +51,41 @@ pub(crate) struct WorkerContext {
 }
 
 impl WorkerContext {
-    /// Workers for a model, which take batches of up to `max_batch` chunks from `batcher`.
+    /// Workers that take batches of up to `max_batch` chunks from `batcher`.
     pub(crate) fn new(
-        manifest: &Manifest,
+        models: Arc<Models>,
         max_batch: usize,
         batcher: Arc<Batcher>,
         metrics: Arc<InferenceMetrics>,
     ) -> Self {
-        Self {
-            model_version: manifest.version.as_str().into(),
-            labels: manifest.labels.len(),
-            max_batch,
-            batcher,
-            metrics,
-            first_probe: FIRST_PROBE,
-        }
+        Self { models, max_batch, batcher, metrics, first_probe: FIRST_PROBE }
     }
 }
 
-/// Starts the thread that owns `device`, and waits until it is ready: the network loaded and warmed up.
+/// Starts the thread that owns `device`, which the models are on already. It counts among those that take batches when this
+/// returns.
 ///
 /// # Errors
-/// If the network cannot be loaded or fails in the warm-up.
-pub(crate) async fn start<F: Forward>(
-    device: DeviceSpec,
-    load: impl FnOnce() -> Result<F, ModelError> + Send + 'static,
-    context: WorkerContext,
-) -> Result<(), InferenceError> {
-    let (started, ready) = oneshot::channel();
-    let run = move || {
-        let prepared = load().map_err(|source| InferenceError::Load { device, source }).and_then(|network| {
-            let worker = Worker { device, network, context };
-            worker.warm_up()?;
-            Ok(worker)
-        });
-        // A failed send means that another device failed and the role gave up: the queue is closed then.
-        match prepared {
-            Ok(worker) => worker.run(|| drop(started.send(Ok(())))),
-            Err(error) => drop(started.send(Err(error))),
-        }
-    };
+/// If the operating system gives no thread.
+pub(crate) fn start(device: DeviceSpec, context: WorkerContext) -> Result<(), InferenceError> {
+    let serving = context.batcher.join();
+    let worker = Worker { device, context };
     thread::Builder::new()
         .name(format!("infer-{device}"))
-        .spawn(run)
+        .spawn(move || worker.run(serving))
         .map_err(|source| InferenceError::Thread { device, source })?;
-    ready.await.unwrap_or(Err(InferenceError::ThreadEnded { device }))
+    Ok(())
 }
 
-struct Worker<F> {
+struct Worker {
     device: DeviceSpec,
-    network: F,
     context: WorkerContext,
 }
 
-impl<F: Forward> Worker<F> {
-    /// Takes batches until no further one can come. Calls `ready` when it counts among those that do.
-    fn run(&self, ready: impl FnOnce()) {
-        let mut ready = Some(ready);
+impl Worker {
+    /// Takes batches until no further one can come.
+    fn run(&self, mut serving: Serving) {
         loop {
-            let serving = self.context.batcher.join();
-            if let Some(ready) = ready.take() {
-                ready();
-            }
             let mut failures = 0;
             while failures < FAILURES_TO_REST {
                 let Some(batch) = self.context.batcher.next_batch() else { return };
@@ -131,25 +97,38 @@ impl<F: Forward> Worker<F> {
                 return;
             }
             tracing::info!(device = %self.device, "the device works again");
+            serving = self.context.batcher.join();
         }
     }
 
-    /// Runs a batch and answers every chunk. True if it went well.
+    /// Runs a batch, model by model, and answers every chunk. True if the device works: any forward pass went well.
     fn run_batch(&self, batch: Batch) -> bool {
+        let mut by_model: Vec<(Arc<LoadedModel>, Vec<WaitingChunk>)> = Vec::new();
+        for chunk in batch.chunks {
+            match by_model.iter_mut().find(|(model, _)| Arc::ptr_eq(model, chunk.model())) {
+                Some((_, chunks)) => chunks.push(chunk),
+                None => by_model.push((Arc::clone(chunk.model()), vec![chunk])),
+            }
+        }
+        by_model.into_iter().fold(false, |works, (model, chunks)| self.run_chunks(&model, chunks) || works)
+    }
+
+    /// One forward pass over chunks for `model`, at least one. True if it went well.
+    fn run_chunks(&self, model: &LoadedModel, chunks: Vec<WaitingChunk>) -> bool {
         let started = Instant::now();
-        for chunk in &batch.chunks {
+        for chunk in &chunks {
             self.context.metrics.queue_wait(chunk.urgency(), started.saturating_duration_since(chunk.received()));
         }
-        let mels: Vec<&[u8]> = batch.chunks.iter().map(WaitingChunk::mel).collect();
-        let result = self.forward(&mels);
-        // The batcher never lets an empty batch go, and a batch of 2³² does not fit into memory.
+        let mels: Vec<&[u8]> = chunks.iter().map(WaitingChunk::mel).collect();
+        let result = self.network(model).and_then(|network| network.forward(&mels, &self.context.metrics));
+        // A batch of 2³² chunks does not fit into memory.
         let compute = started.elapsed() / u32::try_from(mels.len()).unwrap_or(u32::MAX).max(1);
         match result {
             Ok(probabilities) => {
-                for (chunk, probabilities) in batch.chunks.into_iter().zip(probabilities) {
+                for (chunk, probabilities) in chunks.into_iter().zip(probabilities) {
                     let prediction = Prediction {
                         probabilities,
-                        model_version: self.context.model_version.as_ref().to_owned(),
+                        model_version: model.version().to_owned(),
                         queue: started.saturating_duration_since(chunk.received()).try_into().ok(),
                         compute: compute.try_into().ok(),
                     };
@@ -158,8 +137,8 @@ impl<F: Forward> Worker<F> {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "a batch failed");
-                for chunk in batch.chunks {
+                tracing::error!(%error, version = model.version(), "a batch failed");
+                for chunk in chunks {
                     chunk.answer(Err(Failure::new(Reason::Internal, error.to_string())));
                 }
                 false
@@ -167,11 +146,16 @@ impl<F: Forward> Worker<F> {
         }
     }
 
+    fn network<'a>(&self, model: &'a LoadedModel) -> Result<&'a Network, InferenceError> {
+        let not_there = || InferenceError::NotLoaded { device: self.device, version: model.version().to_owned() };
+        model.on(self.device).ok_or_else(not_there)
+    }
+
     /// Probes the device until it works: true, or until no further chunk can come: false.
     fn recovers(&self) -> bool {
         let mut pause = self.context.first_probe;
         while !self.context.batcher.ends_within(pause) {
-            match self.warm_up() {
+            match self.probe() {
                 Ok(()) => return true,
                 Err(error) => tracing::warn!(%error, "a probe failed"),
             }
@@ -180,51 +164,11 @@ impl<F: Forward> Worker<F> {
         false
     }
 
-    /// Runs the smallest and the largest batch, so that the first caller does not pay for what a device does once.
-    fn warm_up(&self) -> Result<(), InferenceError> {
-        let silence = vec![0; CHUNK_CELLS];
-        self.forward(&[silence.as_slice()])?;
-        self.forward(&vec![silence.as_slice(); self.context.max_batch])?;
-        Ok(())
+    /// Warms the model up that most chunks are for.
+    fn probe(&self) -> Result<(), InferenceError> {
+        let Ok(heaviest) = self.context.models.find("") else { return Ok(()) };
+        self.network(&heaviest)?.warm_up(self.context.max_batch, &self.context.metrics)
     }
-
-    fn forward(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>, InferenceError> {
-        let started = Instant::now();
-        // The network is only read, so that a panic leaves nothing half done behind.
-        let result = catch_unwind(AssertUnwindSafe(|| self.network.forward(chunks)));
-        let (device, chunk_count) = (self.device, chunks.len());
-        let checked = match result {
-            Ok(Ok(probabilities)) => self.check(chunk_count, probabilities),
-            Ok(Err(source)) => Err(InferenceError::Forward { device, chunks: chunk_count, source }),
-            Err(panic) => {
-                Err(InferenceError::Panicked { device, chunks: chunk_count, message: panic_message(panic.as_ref()) })
-            }
-        };
-        self.context.metrics.forward(device, started.elapsed(), checked.is_err());
-        checked
-    }
-
-    fn check(&self, chunks: usize, probabilities: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>, InferenceError> {
-        let labels = self.context.labels;
-        let output = |found| InferenceError::Output { device: self.device, chunks, labels, found };
-        if probabilities.len() != chunks {
-            return Err(output(format!("answers for {}", probabilities.len())));
-        }
-        for values in &probabilities {
-            if values.len() != labels {
-                return Err(output(format!("{} values", values.len())));
-            }
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                return Err(output(format!("the value {value}")));
-            }
-        }
-        Ok(probabilities)
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }
 
 #[cfg(test)]
@@ -234,18 +178,22 @@ mod tests {
         atomic::{AtomicU32, Ordering},
     };
 
+    use chorale_model::ModelError;
+
     use super::*;
     use crate::{
         batcher::Intake,
-        testing::{Caller, POLICY, metrics, outcome},
+        network::Forward,
+        testing::{Caller, POLICY, metrics, outcome, served_with},
         waiting::Answer,
     };
 
     const LABELS: usize = 2;
 
-    /// Says of each chunk what its first cell is; fails as often as it is told to.
+    /// Says of each chunk what its first cell is, and who says so; fails as often as it is told to.
     #[derive(Clone, Default)]
     struct Fake {
+        name: f32,
         batches: Arc<Mutex<Vec<usize>>>,
         panics: Arc<AtomicU32>,
         errors: Arc<AtomicU32>,
@@ -266,26 +214,21 @@ mod tests {
             if let Some(wrong) = self.wrong.lock().unwrap().take() {
                 return Ok(wrong);
             }
-            Ok(chunks.iter().map(|chunk| vec![f32::from(chunk[0]), 0.0]).collect())
+            Ok(chunks.iter().map(|chunk| vec![f32::from(chunk[0]), self.name]).collect())
         }
     }
 
-    fn context(intake: &Intake) -> WorkerContext {
-        WorkerContext {
-            model_version: "version".into(),
-            labels: LABELS,
-            max_batch: POLICY.max_batch,
-            batcher: intake.batcher(),
-            metrics: metrics(),
-            first_probe: Duration::from_millis(20),
-        }
-    }
-
-    async fn started(fake: &Fake) -> Intake {
+    /// A worker for `fakes`, which are the versions `v0`, `v1` …, and a caller for each.
+    fn started<const N: usize>(fakes: [&Fake; N]) -> (Intake, [Caller; N]) {
         let intake = Intake::new(POLICY, metrics());
-        let network = fake.clone();
-        start(DeviceSpec::Cpu, move || Ok(network), context(&intake)).await.unwrap();
-        intake
+        let fakes = (0..).zip(fakes);
+        let served: Vec<_> =
+            fakes.map(|(index, fake)| served_with(&format!("v{index}"), 1, LABELS, fake.clone())).collect();
+        let models = Arc::new(Models::new(served, metrics()));
+        let callers = std::array::from_fn(|index| Caller::of(models.find(&format!("v{index}")).unwrap()));
+        let context = WorkerContext::new(models, POLICY.max_batch, intake.batcher(), metrics());
+        start(DeviceSpec::Cpu, WorkerContext { first_probe: Duration::from_millis(20), ..context }).unwrap();
+        (intake, callers)
     }
 
     async fn ask(intake: &Intake, caller: &mut Caller, tag: u64) -> Answer {
@@ -294,11 +237,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_is_ready_after_the_smallest_and_the_largest_batch_and_answers_each_chunk_with_its_own() {
+    async fn every_chunk_of_a_batch_is_answered_with_its_own() {
         let fake = Fake::default();
-        let intake = started(&fake).await;
-        assert_eq!(*fake.batches.lock().unwrap(), [1, POLICY.max_batch]);
-        let mut caller = Caller::new();
+        let (intake, [mut caller]) = started([&fake]);
         for tag in 10..14 {
             intake.submit(caller.chunk(tag, Instant::now(), None));
         }
@@ -306,35 +247,55 @@ mod tests {
             let answer = caller.answer().await;
             let prediction = answer.result.unwrap();
             assert_eq!(prediction.probabilities, [answer.tag as f32, 0.0]);
-            assert_eq!(prediction.model_version, "version");
+            assert_eq!(prediction.model_version, "v0");
             assert!(prediction.queue.is_some() && prediction.compute.is_some());
         }
-        assert_eq!(fake.batches.lock().unwrap().last(), Some(&4));
+        assert_eq!(*fake.batches.lock().unwrap(), [4]);
     }
 
     #[tokio::test]
-    async fn a_worker_that_cannot_load_or_run_its_network_is_not_started() {
-        let intake = Intake::new(POLICY, metrics());
-        let load = || Err::<Fake, _>(ModelError::DeviceNotBuilt(DeviceSpec::Cuda(1)));
-        let error = start(DeviceSpec::Cuda(1), load, context(&intake)).await.unwrap_err();
-        assert!(matches!(error, InferenceError::Load { .. }), "{error}");
+    async fn the_chunks_of_a_batch_are_answered_by_the_model_of_each() {
+        let (one, other) = (Fake::default(), Fake { name: 1.0, ..Fake::default() });
+        let (intake, [mut first, mut second]) = started([&one, &other]);
+        for tag in 0..4 {
+            let caller = if tag % 2 == 0 { &first } else { &second };
+            intake.submit(caller.chunk(tag, Instant::now(), None));
+        }
+        for (caller, name, tags) in [(&mut first, 0.0, [0, 2]), (&mut second, 1.0, [1, 3])] {
+            for tag in tags {
+                let answer = caller.answer().await;
+                let prediction = answer.result.unwrap();
+                assert_eq!(prediction.probabilities, [tag as f32, name]);
+                assert_eq!((answer.tag, prediction.model_version), (tag, format!("v{name}")));
+            }
+        }
+        for fake in [&one, &other] {
+            assert_eq!(*fake.batches.lock().unwrap(), [2], "one forward pass each");
+        }
+    }
 
-        let load = || -> Result<Fake, ModelError> { panic!("a panic of the test") };
-        let error = start(DeviceSpec::Cpu, load, context(&intake)).await.unwrap_err();
-        assert!(matches!(error, InferenceError::ThreadEnded { .. }), "{error}");
-
-        let fake = Fake::default();
-        fake.errors.store(1, Ordering::SeqCst);
-        let network = fake.clone();
-        let error = start(DeviceSpec::Cpu, move || Ok(network), context(&intake)).await.unwrap_err();
-        assert!(matches!(error, InferenceError::Forward { chunks: 1, .. }), "{error}");
-        assert_eq!(*intake.serving().borrow(), 0);
+    #[tokio::test]
+    async fn a_model_that_fails_costs_the_chunks_of_others_nothing() {
+        let (good, bad) = (Fake::default(), Fake::default());
+        bad.errors.store(u32::MAX, Ordering::SeqCst);
+        let (intake, [mut caller, mut unlucky]) = started([&good, &bad]);
+        for _ in 0..2 * FAILURES_TO_REST {
+            for tag in 0..2 {
+                intake.submit(caller.chunk(tag, Instant::now(), None));
+                intake.submit(unlucky.chunk(tag, Instant::now(), None));
+            }
+            for tag in 0..2 {
+                assert_eq!(outcome(&caller.answer().await), (tag, None));
+                assert_eq!(outcome(&unlucky.answer().await), (tag, Some("INTERNAL")));
+            }
+        }
+        assert_eq!(*intake.serving().borrow(), 1, "the device works");
     }
 
     #[tokio::test]
     async fn a_panic_an_error_and_a_wrong_output_fail_their_chunks_and_nothing_else() {
-        let (fake, mut caller) = (Fake::default(), Caller::new());
-        let intake = started(&fake).await;
+        let fake = Fake::default();
+        let (intake, [mut caller]) = started([&fake]);
         fake.panics.store(1, Ordering::SeqCst);
         assert_eq!(outcome(&ask(&intake, &mut caller, 1).await), (1, Some("INTERNAL")));
         fake.errors.store(1, Ordering::SeqCst);
@@ -354,8 +315,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_device_that_keeps_failing_rests_until_a_probe_succeeds() {
-        let (fake, mut caller) = (Fake::default(), Caller::new());
-        let intake = started(&fake).await;
+        let fake = Fake::default();
+        let (intake, [mut caller]) = started([&fake]);
         let mut serving = intake.serving();
         // Three batches, and the first probe.
         fake.errors.store(4, Ordering::SeqCst);
@@ -370,8 +331,8 @@ mod tests {
 
     #[tokio::test]
     async fn workers_finish_what_waits_and_end_when_the_queue_is_closed() {
-        let (fake, mut caller) = (Fake::default(), Caller::new());
-        let intake = started(&fake).await;
+        let fake = Fake::default();
+        let (intake, [mut caller]) = started([&fake]);
         let mut serving = intake.serving();
         for tag in 0..3 {
             intake.submit(caller.chunk(tag, Instant::now(), None));

@@ -19,7 +19,7 @@ use chorale_model::{
 use chorale_proto::{
     service_names::INFERENCE,
     v1::{
-        DescribeInferenceRequest, InferRequest, InferResponse, infer_response::Result as Outcome,
+        DescribeInferenceRequest, InferRequest, InferResponse, ServedModel, infer_response::Result as Outcome,
         inference_service_client::InferenceServiceClient,
     },
 };
@@ -265,6 +265,10 @@ async fn it_describes_its_model_and_its_devices() {
     role.ready().await;
     let description = client.describe_inference(DescribeInferenceRequest {}).await.unwrap().into_inner();
     let model = description.model.unwrap();
+    let served = ServedModel { model: Some(model.clone()), weight: 1 };
+    assert_eq!(description.models, [served]);
+    let series = format!("chorale_inference_model_info{{name=\"{}\",version=\"{}\"}}", model.name, model.version);
+    assert_eq!(metric(&process, &series), 1.0);
     let embedded = ModelFolder::embedded().unwrap();
     assert_eq!(model.version, embedded.manifest().version);
     assert_eq!(model.labels, embedded.manifest().labels);
@@ -283,6 +287,14 @@ async fn what_cannot_start_says_why() {
     let folder = PathBuf::from("no/such/model");
     let missing = start(InferenceConfig { model: Some(folder), ..config() }, &process).await.unwrap_err();
     assert!(missing.to_string().contains("no/such/model"), "{missing}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let config_of_folder = || InferenceConfig { models: Some(folder.path().to_owned()), ..config() };
+    let nothing = start(config_of_folder(), &process).await.unwrap_err().to_string();
+    assert!(nothing.contains("serving.toml") && nothing.contains("for example"), "{nothing}");
+    std::fs::write(folder.path().join("serving.toml"), "serve = [{ model = \"v1\" }]").unwrap();
+    let missing = start(config_of_folder(), &process).await.unwrap_err().to_string();
+    assert!(missing.contains("model `v1`"), "{missing}");
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap();

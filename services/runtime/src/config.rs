@@ -53,6 +53,14 @@ where
     figment.extract().map_err(|error| Box::new(error).into())
 }
 
+/// Reads TOML that is no configuration of a process: neither defaults nor the environment change it.
+///
+/// # Errors
+/// If the text is no TOML, a key is unknown, or a value does not fit.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    Figment::from(Toml::string(text)).extract().map_err(|error| Box::new(error).into())
+}
+
 /// A flag's value for [`load`].
 ///
 /// # Errors

@@ -66,6 +66,8 @@ reasons! {
     DeadlineExceeded = "DEADLINE_EXCEEDED" => DeadlineExceeded, 0;
     /// Two parts of the cluster disagree on the feature contract.
     FeatureMismatch = "FEATURE_MISMATCH" => FailedPrecondition, 0;
+    /// A version of the model that is not served.
+    ModelUnknown = "MODEL_UNKNOWN" => FailedPrecondition, 0;
     /// A part of the cluster is away.
     DependencyUnavailable = "DEPENDENCY_UNAVAILABLE" => Unavailable, 1_000;
     /// This replica is shutting down.

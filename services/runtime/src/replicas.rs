@@ -250,10 +250,16 @@ impl Replicas {
     /// known.
     #[must_use]
     pub fn pick(&self) -> Option<Assigned> {
+        self.pick_where(|_| true)
+    }
+
+    /// The same among those that `suits` says. `None` if there is none.
+    #[must_use]
+    pub fn pick_where(&self, suits: impl Fn(&Replica) -> bool) -> Option<Assigned> {
         let now = Instant::now();
         let replicas = self.current.borrow();
-        let known = replicas.iter().map(|replica| (replica, *replica.health()));
-        let (cooling, rested): (Vec<_>, Vec<_>) = known.partition(|(_, health)| health.cooling_down(now));
+        let suitable = replicas.iter().filter(|replica| suits(replica)).map(|replica| (replica, *replica.health()));
+        let (cooling, rested): (Vec<_>, Vec<_>) = suitable.partition(|(_, health)| health.cooling_down(now));
         let load = |(replica, health): &(&Arc<Replica>, Health)| replica.load(health, now);
         let least_busy = two_of(&rested).min_by(|one, other| load(one).total_cmp(&load(other)));
         let first_failed = || two_of(&cooling).min_by_key(|(_, health)| health.failed_at);

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::block_on;
 use crate::{
     cli::{
-        BatchFlags, CacheFlags, FeatureArguments, GatewayArguments, InferenceArguments, ModelFlags, ServeFlags,
-        UpArguments,
+        BatchFlags, CacheFlags, FeatureArguments, GatewayArguments, InferenceArguments, ModelFlags, ModelsFlag,
+        ServeFlags, UpArguments,
     },
     cluster::Cluster,
     config::{Config, Flags},
@@ -29,6 +29,7 @@ use crate::{
 
 pub(crate) fn up(arguments: &UpArguments) -> anyhow::Result<Exit> {
     let flags = Flags::default().set("gateway.listen", arguments.serve.listen)?;
+    let flags = models_flag(flags, &arguments.models)?;
     let flags = batch_flags(model_flags(cache_flags(flags, &arguments.cache)?, &arguments.model)?, &arguments.batch)?;
     let config = load(&arguments.serve, flags)?;
     usage(config.gateway.validate())?;
@@ -70,6 +71,7 @@ pub(crate) fn feature(arguments: &FeatureArguments) -> anyhow::Result<Exit> {
 
 pub(crate) fn inference(arguments: &InferenceArguments) -> anyhow::Result<Exit> {
     let flags = Flags::default().set("inference.listen", arguments.serve.listen)?;
+    let flags = models_flag(flags, &arguments.models)?;
     let config = load(&arguments.serve, batch_flags(model_flags(flags, &arguments.model)?, &arguments.batch)?)?;
     usage(config.inference.validate())?;
     serve(config, |config, process| async move {
@@ -84,6 +86,10 @@ fn cache_flags(flags: Flags, cache: &CacheFlags) -> anyhow::Result<Flags> {
 /// Adds the flags that say which model runs where.
 pub(crate) fn model_flags(flags: Flags, model: &ModelFlags) -> anyhow::Result<Flags> {
     Ok(flags.set("inference.model", model.model.as_ref())?.set_list("inference.devices", &model.devices)?)
+}
+
+fn models_flag(flags: Flags, models: &ModelsFlag) -> anyhow::Result<Flags> {
+    Ok(flags.set("inference.models", models.models.as_ref())?)
 }
 
 fn batch_flags(flags: Flags, batch: &BatchFlags) -> anyhow::Result<Flags> {

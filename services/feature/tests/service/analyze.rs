@@ -447,6 +447,7 @@ async fn ready_means_that_inference_answers_on_the_same_contract() {
     let described = service.client.clone().describe_feature(DescribeFeatureRequest {}).await.unwrap().into_inner();
     assert_eq!(described.feature_id, contract::feature_id());
     assert_eq!(described.model.unwrap().name, "fake");
+    assert_eq!(described.models.len(), 1);
 
     let other = FakeInference::with_feature_id("another", |_| Action::Answer);
     let process = Process::default();

@@ -13,7 +13,7 @@ use std::{
 
 use chorale_proto::v1::{
     ChunkError, DescribeInferenceRequest, DescribeInferenceResponse, InferRequest, InferResponse, Model, Prediction,
-    Priority, infer_response,
+    Priority, ServedModel, infer_response,
     inference_service_server::{InferenceService, InferenceServiceServer},
 };
 use chorale_runtime::{
@@ -49,6 +49,8 @@ type Script = dyn Fn(u64) -> Action + Send + Sync;
 struct State {
     script: Box<Script>,
     feature_id: String,
+    /// The versions of its models; it answers without naming one if there are none.
+    versions: Mutex<Vec<String>>,
     asked: AtomicU64,
     bulk: AtomicU64,
     answered: AtomicU64,
@@ -80,6 +82,7 @@ impl FakeInference {
         let state = Arc::new(State {
             script: Box::new(script),
             feature_id: feature_id.to_owned(),
+            versions: Mutex::default(),
             asked: AtomicU64::new(0),
             bulk: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -95,6 +98,11 @@ impl FakeInference {
         drop(entered);
         *state.runtime.lock().unwrap() = Some(runtime);
         Self { address, state }
+    }
+
+    /// From now on, has models of these versions.
+    pub(crate) fn serve(&self, versions: &[&str]) {
+        *self.state.versions.lock().unwrap() = versions.iter().map(ToString::to_string).collect();
     }
 
     pub(crate) fn target(&self) -> Target {
@@ -176,7 +184,16 @@ impl InferenceService for Service {
         _: Request<DescribeInferenceRequest>,
     ) -> Result<Response<DescribeInferenceResponse>, Status> {
         let model = Model { name: "fake".to_owned(), feature_id: self.state.feature_id.clone(), ..Model::default() };
-        Ok(Response::new(DescribeInferenceResponse { model: Some(model), ..DescribeInferenceResponse::default() }))
+        let served = |version: &String| ServedModel {
+            model: Some(Model { version: version.clone(), ..model.clone() }),
+            weight: 1,
+        };
+        let models = self.state.versions.lock().unwrap().iter().map(served).collect();
+        Ok(Response::new(DescribeInferenceResponse {
+            model: Some(model),
+            models,
+            ..DescribeInferenceResponse::default()
+        }))
     }
 }
 
@@ -189,7 +206,13 @@ async fn serve(
         assert_eq!(request.mel.len(), chorale_model::contract::CHUNK_CELLS);
         let nth = state.asked.fetch_add(1, Ordering::SeqCst);
         state.bulk.fetch_add(u64::from(request.priority() == Priority::Bulk), Ordering::SeqCst);
-        let prediction = Prediction { probabilities: vec![fingerprint(&request.mel)], ..Prediction::default() };
+        let versions = state.versions.lock().unwrap().clone();
+        let lacks = !versions.is_empty() && !versions.contains(&request.model_version);
+        let prediction = Prediction {
+            probabilities: vec![fingerprint(&request.mel)],
+            model_version: if versions.is_empty() { String::new() } else { request.model_version.clone() },
+            ..Prediction::default()
+        };
         let respond = {
             let (state, responses, tag) = (Arc::clone(&state), responses.clone(), request.tag);
             async move |result| {
@@ -199,7 +222,8 @@ async fn serve(
                 }
             }
         };
-        match (state.script)(nth) {
+        let action = if lacks { Action::Refuse(Reason::ModelUnknown) } else { (state.script)(nth) };
+        match action {
             Action::Answer => respond(infer_response::Result::Prediction(prediction)).await,
             Action::AnswerAfter(delay) => {
                 tokio::spawn(async move {

@@ -13,10 +13,10 @@ use bytes::BytesMut;
 use chorale_model::contract::feature_id;
 use chorale_proto::v1::{
     AnalyzeRequest, AnalyzeResponse, AudioFormat, ChunkResult, DescribeFeatureRequest, DescribeFeatureResponse, Model,
-    Prediction, Summary, analyze_request, analyze_response,
+    Prediction, ServedModel, Summary, analyze_request, analyze_response,
     feature_service_server::{FeatureService, FeatureServiceServer},
 };
-use chorale_runtime::failure::Failure;
+use chorale_runtime::failure::{Failure, Reason};
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
@@ -52,6 +52,10 @@ pub(crate) struct Script {
     /// Answer with chunks that are not in order.
     pub(crate) out_of_order: bool,
     pub(crate) feature_id: Option<String>,
+    /// The models that are served, by version and weight; `v1` alone if there are none.
+    pub(crate) served: Vec<(String, u32)>,
+    /// Refuse, after the audio has begun, calls for other versions than those that are served.
+    pub(crate) strict: bool,
 }
 
 #[derive(Default)]
@@ -204,14 +208,19 @@ impl FeatureService for Service {
     ) -> Result<Response<DescribeFeatureResponse>, Status> {
         let script = self.shared.script.lock().unwrap().clone();
         let feature_id = script.feature_id.unwrap_or_else(|| feature_id().to_owned());
-        let model = Model {
+        let model = |version: &str| Model {
             name: "fake".to_owned(),
-            version: "v1".to_owned(),
+            version: version.to_owned(),
             feature_id: feature_id.clone(),
             labels: LABELS.map(str::to_owned).to_vec(),
             ..Model::default()
         };
-        Ok(Response::new(DescribeFeatureResponse { feature_id, model: Some(model) }))
+        let served = |(version, weight): &(String, u32)| ServedModel { model: Some(model(version)), weight: *weight };
+        Ok(Response::new(DescribeFeatureResponse {
+            model: Some(model("v1")),
+            models: script.served.iter().map(served).collect(),
+            feature_id,
+        }))
     }
 }
 
@@ -224,6 +233,11 @@ async fn analyze(
     let first = requests.message().await?.unwrap().payload.unwrap();
     let analyze_request::Payload::Options(options) = first else { panic!("expected options, found {first:?}") };
     assert_eq!(options.feature_id, feature_id());
+    let serves = script.served.iter().any(|(version, _)| *version == options.model_version);
+    if script.strict && !serves {
+        let message = format!("no inference replica has {}", options.model_version);
+        return Err(Failure::new(Reason::DependencyUnavailable, message).into());
+    }
     let mut buffer = BytesMut::new();
     let mut chunks = 0;
     while let Some(request) = requests.message().await? {
@@ -235,7 +249,7 @@ async fn analyze(
                 return Err(failure.clone().into());
             }
             tokio::time::sleep(script.pause).await;
-            let chunk = chunk(chunks, block[0], &script);
+            let chunk = chunk(chunks, block[0], &script, &options.model_version);
             let event = Some(analyze_response::Event::Chunk(chunk));
             if results.send(Ok(AnalyzeResponse { event })).await.is_err() {
                 return Ok(());
@@ -259,7 +273,7 @@ async fn analyze(
     Ok(())
 }
 
-fn chunk(index: u32, winner: u8, script: &Script) -> ChunkResult {
+fn chunk(index: u32, winner: u8, script: &Script, wanted_version: &str) -> ChunkResult {
     let mut probabilities = vec![0.1_f32; LABELS.len()];
     if let Some(winning) = probabilities.get_mut(usize::from(winner)) {
         *winning = 0.8;
@@ -268,7 +282,7 @@ fn chunk(index: u32, winner: u8, script: &Script) -> ChunkResult {
     let version = script.versions.get(position).or(script.versions.last()).cloned();
     let prediction = Prediction {
         probabilities,
-        model_version: version.unwrap_or_else(|| "v1".to_owned()),
+        model_version: version.unwrap_or_else(|| wanted_version.to_owned()),
         ..Prediction::default()
     };
     let start_seconds = 2.0 * f64::from(index);

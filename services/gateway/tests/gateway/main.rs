@@ -6,6 +6,7 @@ mod cluster;
 mod failures;
 mod feature;
 mod limits;
+mod models;
 mod redis_server;
 mod sharing;
 mod streaming;

@@ -1,0 +1,94 @@
+//! A network on a device: a forward pass that gives each chunk its probabilities, or one error, whatever goes wrong.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
+
+use chorale_model::{Classifier, DeviceSpec, ModelError, contract::CHUNK_CELLS};
+
+use crate::{InferenceError, metrics::InferenceMetrics};
+
+/// What a network does. It is loaded and warmed up by one thread, and then used by the one that owns its device.
+pub(crate) trait Forward: Send + Sync {
+    /// The probability of every label, for every chunk of the batch, in order.
+    fn forward(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError>;
+}
+
+impl Forward for Classifier {
+    fn forward(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError> {
+        self.classify(chunks)
+    }
+}
+
+/// A network on a device, and how many labels it has.
+pub(crate) struct Network {
+    device: DeviceSpec,
+    labels: usize,
+    network: Box<dyn Forward>,
+}
+
+impl Network {
+    /// A network for so many labels that is on `device`.
+    pub(crate) fn new(device: DeviceSpec, labels: usize, network: impl Forward + 'static) -> Self {
+        Self { device, labels, network: Box::new(network) }
+    }
+
+    /// Where it is.
+    pub(crate) fn device(&self) -> DeviceSpec {
+        self.device
+    }
+
+    /// Runs the smallest and the largest batch, so that the first caller does not pay for what a device does once, and one
+    /// that does not fit is noticed before it is used.
+    pub(crate) fn warm_up(&self, max_batch: usize, metrics: &InferenceMetrics) -> Result<(), InferenceError> {
+        let silence = vec![0; CHUNK_CELLS];
+        self.forward(&[silence.as_slice()], metrics)?;
+        self.forward(&vec![silence.as_slice(); max_batch], metrics)?;
+        Ok(())
+    }
+
+    /// One forward pass over a batch: a finite probability of every label for every chunk.
+    pub(crate) fn forward(
+        &self,
+        chunks: &[&[u8]],
+        metrics: &InferenceMetrics,
+    ) -> Result<Vec<Vec<f32>>, InferenceError> {
+        let started = Instant::now();
+        // The network is only read, so that a panic leaves nothing half done behind.
+        let result = catch_unwind(AssertUnwindSafe(|| self.network.forward(chunks)));
+        let (device, chunk_count) = (self.device, chunks.len());
+        let checked = match result {
+            Ok(Ok(probabilities)) => self.check(chunk_count, probabilities),
+            Ok(Err(source)) => Err(InferenceError::Forward { device, chunks: chunk_count, source }),
+            Err(panic) => {
+                Err(InferenceError::Panicked { device, chunks: chunk_count, message: panic_message(panic.as_ref()) })
+            }
+        };
+        metrics.forward(device, started.elapsed(), checked.is_err());
+        checked
+    }
+
+    fn check(&self, chunks: usize, probabilities: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>, InferenceError> {
+        let labels = self.labels;
+        let output = |found| InferenceError::Output { device: self.device, chunks, labels, found };
+        if probabilities.len() != chunks {
+            return Err(output(format!("answers for {}", probabilities.len())));
+        }
+        for values in &probabilities {
+            if values.len() != labels {
+                return Err(output(format!("{} values", values.len())));
+            }
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(output(format!("the value {value}")));
+            }
+        }
+        Ok(probabilities)
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
+}
