@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     fleet::{Fleet, REPLICAS, Role},
-    load::Pressure,
+    load::{Burst, Pressure},
     weather::{FaultKind, Weather},
 };
 
@@ -24,9 +24,10 @@ pub(crate) const VETERAN: usize = 0;
 const CALM: Range<f64> = 4.0..10.0;
 /// How often two faults come together.
 const TWO_AT_A_TIME: f64 = 0.4;
-/// How long a burst lasts, in seconds, and how many times as many callers arrive.
+/// How long a burst lasts, in seconds, how many times as many callers arrive, and how many there may be at a time.
 const BURST: Range<f64> = 3.0..8.0;
 const BURST_TIMES: Range<f64> = 4.0..12.0;
+const BURST_CALLERS: usize = 400;
 
 /// A fault, and how long it lasts.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +37,7 @@ struct Fault {
     seconds: f64,
     /// How long after its companion it begins, in seconds.
     offset: f64,
-    /// How many times as many callers arrive, in a burst.
-    times: f64,
+    burst: Burst,
 }
 
 impl Fault {
@@ -114,7 +114,7 @@ impl Faults {
             replica: self.random.random_range(0..REPLICAS),
             seconds: self.random.random_range(seconds),
             offset: 0.0,
-            times: self.random.random_range(BURST_TIMES),
+            burst: Burst { times: self.random.random_range(BURST_TIMES), callers: BURST_CALLERS },
         }
     }
 
@@ -140,7 +140,7 @@ impl Faults {
                 replica: 0,
                 seconds: BURST.end,
                 offset: 0.0,
-                times: BURST_TIMES.end,
+                burst: Burst { times: BURST_TIMES.end, callers: 2 * BURST_CALLERS },
             }]);
         }
         let mut faults = vec![self.deal()];
@@ -161,7 +161,7 @@ impl Faults {
 
 async fn carry_out(fault: Fault, fleet: &Fleet, weather: &Weather, pressure: &Pressure) {
     sleep(Duration::from_secs_f64(fault.offset)).await;
-    let Fault { kind, replica, seconds, times, .. } = fault;
+    let Fault { kind, replica, seconds, burst, .. } = fault;
     let how_long = Duration::from_secs_f64(seconds);
     let _storm = weather.begin(kind);
     match kind {
@@ -185,6 +185,6 @@ async fn carry_out(fault: Fault, fleet: &Fleet, weather: &Weather, pressure: &Pr
             redis.go_on();
         }
         FaultKind::RedisFlushed => fleet.redis.lock().await.flush().expect("redis answers"),
-        FaultKind::Burst => pressure.burst(times, how_long).await,
+        FaultKind::Burst => pressure.burst(burst, how_long).await,
     }
 }

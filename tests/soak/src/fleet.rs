@@ -13,8 +13,9 @@ use tokio::{sync::Mutex, time::sleep};
 
 /// Replicas of every role.
 pub(crate) const REPLICAS: usize = 2;
-/// How long a caller may say or read nothing: a third of the default, so that some do, and longer than a call of a burst waits.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a caller may say or read nothing: less than the default, so that some do, and more than callers wait for an answer,
+/// which may take long in a burst.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(40);
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a process does.

@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,9 +22,7 @@ use crate::{
 };
 
 /// Callers at a time, so that a machine that others use as well is not overloaded where no fault wants it.
-const CALLERS: usize = 64;
-/// The same in a burst.
-const CALLERS_IN_BURST: usize = 800;
+pub(crate) const CALLERS: usize = 64;
 /// How late callers may arrive.
 const MOST_LATE: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,30 +30,38 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How hard callers press.
 #[derive(Default)]
 pub(crate) struct Pressure {
-    in_burst: AtomicBool,
-    /// Thousandths.
-    times: AtomicU64,
+    burst: Mutex<Option<Burst>>,
     callers: AtomicUsize,
 }
 
+/// More callers than usual.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Burst {
+    /// How many times as many arrive.
+    pub(crate) times: f64,
+    /// How many there may be at a time.
+    pub(crate) callers: usize,
+}
+
+const NO_BURST: Burst = Burst { times: 1.0, callers: CALLERS };
+
 impl Pressure {
-    /// Lets so many times as many callers arrive for so long, and waits until they are served.
-    pub(crate) async fn burst(&self, times: f64, how_long: Duration) {
-        self.times.store((times * 1e3) as u64, Ordering::Relaxed);
-        self.in_burst.store(true, Ordering::Relaxed);
+    /// Lets more callers arrive for so long, and waits until they are served.
+    pub(crate) async fn burst(&self, burst: Burst, how_long: Duration) {
+        self.set(Some(burst));
         sleep(how_long).await;
-        self.in_burst.store(false, Ordering::Relaxed);
-        while self.callers.load(Ordering::Relaxed) >= CALLERS {
+        self.set(None);
+        while self.callers() > CALLERS {
             sleep(POLL_INTERVAL).await;
         }
     }
 
-    fn factor(&self) -> f64 {
-        if self.in_burst.load(Ordering::Relaxed) { self.times.load(Ordering::Relaxed) as f64 / 1e3 } else { 1.0 }
+    fn set(&self, burst: Option<Burst>) {
+        *self.burst.lock().unwrap_or_else(PoisonError::into_inner) = burst;
     }
 
-    fn most(&self) -> usize {
-        if self.in_burst.load(Ordering::Relaxed) { CALLERS_IN_BURST } else { CALLERS }
+    fn now(&self) -> Burst {
+        self.burst.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(NO_BURST)
     }
 
     /// Callers now.
@@ -100,14 +106,14 @@ pub(crate) async fn run(
     while due < began + length {
         let chance: f64 = random.random();
         let plan = Plan::draw(&mut random, &world.corpus);
-        due += Duration::from_secs_f64(-(1.0 - chance).ln() / (rate * pressure.factor()));
+        due += Duration::from_secs_f64(-(1.0 - chance).ln() / (rate * pressure.now().times));
         // Of those who could not arrive in time, not all are to arrive at once.
         due = due.max(Instant::now() - MOST_LATE);
         sleep_until(due).await;
         while let Some(caller) = callers.try_join_next() {
             note(findings, caller);
         }
-        while callers.len() >= pressure.most() {
+        while callers.len() >= pressure.now().callers {
             note(findings, callers.join_next().await.expect("callers are there"));
             pressure.callers.store(callers.len(), Ordering::Relaxed);
         }

@@ -38,6 +38,7 @@ use crate::{
     faults::Faults,
     findings::Findings,
     fleet::{Fleet, Role},
+    load::Pressure,
     report::Report,
     usage::Usage,
     weather::Weather,
@@ -96,8 +97,9 @@ async fn soak(arguments: &Arguments) -> bool {
         }
     };
 
-    let (usage, findings, pressure) = (Arc::new(Usage::default()), Arc::new(Findings::default()), Arc::default());
-    let watching = tokio::spawn(Arc::clone(&usage).watch(Arc::clone(&fleet)));
+    let (usage, findings, pressure) =
+        (Arc::new(Usage::default()), Arc::new(Findings::default()), Arc::new(Pressure::default()));
+    let watching = tokio::spawn(Arc::clone(&usage).watch(Arc::clone(&fleet), Arc::clone(&pressure)));
     let report = Arc::new(Report::begin(length, Arc::clone(&world), Arc::clone(&pressure), Arc::clone(&findings)));
     let reporting = tokio::spawn(Arc::clone(&report).go_on());
     let breaking = Faults::new(chance(seed, 2)).run(&fleet, &world.weather, &pressure, length);

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     caller::{Call, DEADLINE},
     corpus::{Corpus, Sample},
-    fleet::REPLICAS,
+    fleet::{IDLE_TIMEOUT, REPLICAS},
 };
 
 /// A slow upload takes about this long, in seconds.
@@ -81,18 +81,18 @@ impl Manner {
 impl Plan {
     /// A caller at random.
     pub(crate) fn draw(random: &mut ChaCha8Rng, corpus: &Corpus) -> Self {
-        let mut manner = match random.random_range(0..100) {
-            0..4 => Manner::Leaves {
+        let mut manner = match random.random_range(0..200) {
+            0..8 => Manner::Leaves {
                 share: random.random(),
                 linger: Duration::from_millis(random.random_range(0..400)),
                 alone: random.random(),
             },
-            4..5 => Manner::StopsReading { linger: Duration::from_secs(random.random_range(1..15)) },
-            5..6 => Manner::GoesQuiet,
-            6..12 => Manner::Hurries(Duration::from_millis(random.random_range(1..60))),
-            12..15 => Manner::TakesPart(Duration::from_millis(random.random_range(1_200..2_500))),
-            15..19 => Manner::Lies,
-            19..20 => Manner::Babbles,
+            8..10 => Manner::StopsReading { linger: Duration::from_secs(random.random_range(1..15)) },
+            10..11 => Manner::GoesQuiet,
+            11..23 => Manner::Hurries(Duration::from_millis(random.random_range(1..60))),
+            23..30 => Manner::TakesPart(Duration::from_millis(random.random_range(1_200..2_500))),
+            30..38 => Manner::Lies,
+            38..40 => Manner::Babbles,
             _ => Manner::Honest,
         };
         let valid = random.random_bool(0.93) || manner != Manner::Honest;
@@ -171,6 +171,7 @@ impl Plan {
         let mut call = Call { options, waits: self.claims, ..Call::of(audio) };
         call.deadline = match self.manner {
             Manner::Hurries(time) | Manner::TakesPart(time) => time,
+            Manner::GoesQuiet => IDLE_TIMEOUT * 2,
             _ => DEADLINE,
         };
         if let Some(seconds) = self.slow {

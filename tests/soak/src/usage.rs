@@ -14,6 +14,7 @@ use crate::{
     faults::VETERAN,
     findings::Findings,
     fleet::{Fleet, Role},
+    load::{CALLERS, Pressure},
 };
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -49,10 +50,15 @@ impl Usage {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks every two seconds, for ever. A process that is away is passed over, and one that is new begins anew.
-    pub(crate) async fn watch(self: Arc<Self>, fleet: Arc<Fleet>) {
+    /// Looks every two seconds, for ever, except in a burst, which takes memory for as long as it lasts. A process that is away
+    /// is passed over, and one that is new begins anew.
+    pub(crate) async fn watch(self: Arc<Self>, fleet: Arc<Fleet>, pressure: Arc<Pressure>) {
         let mut processes = BTreeMap::new();
         loop {
+            sleep(INTERVAL).await;
+            if pressure.callers() > CALLERS {
+                continue;
+            }
             for role in Role::ALL {
                 let Ok(server) = fleet.slot(role, VETERAN).server.try_lock() else { continue };
                 let held = Held {
@@ -68,7 +74,6 @@ impl Usage {
                 }
                 series.push(held);
             }
-            sleep(INTERVAL).await;
         }
     }
 
