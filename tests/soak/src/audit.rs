@@ -108,7 +108,8 @@ impl Account {
             let fits = server + self.unknown >= caller && server <= caller + self.unsure();
             findings.check(fits, || {
                 format!(
-                    "gateway {gateway} counted {server} calls that ended with {code}, callers {caller}; {} may be missing, {} more",
+                    "gateway {gateway} counted {server} calls that ended with {code}, callers {caller}; \
+                     {} may be missing, {} more",
                     self.unknown,
                     self.unsure()
                 )

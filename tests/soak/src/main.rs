@@ -1,5 +1,5 @@
-//! A cluster under load, with faults at random, for as long as one likes: nothing leaks, sticks, is lost or comes twice, and the
-//! counters add up. `tests/soak/run` builds what this needs and runs it.
+//! A cluster under load, with faults at random, for as long as one likes: nothing leaks, sticks, is lost or comes twice, and
+//! the counters add up. `tests/soak/run` builds what this needs and runs it.
 //!
 //! Everything random comes from the seed: the tracks, who calls when and how, and which faults there are. How fast the machine
 //! is decides how often callers call, and so what coincides.

@@ -18,8 +18,8 @@ use crate::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Memory that grows faster than this over the second half of a process's life, in MiB a minute, for sure, is a leak if its median
-/// over the last quarter has also risen by so many MiB above that over the second one: allocators keep what a burst took.
+/// Memory that grows faster than this over the second half of a process's life, in MiB a minute, for sure, is a leak if its
+/// median over the last quarter is also so many MiB above that over the second one: allocators keep what a burst took.
 const LEAK_A_MINUTE: f64 = 0.5;
 const LEAK: f64 = 6.0;
 /// Minutes below which a warm-up looks like a leak.
@@ -139,7 +139,8 @@ impl fmt::Display for Trend {
         let Self { slope, uncertainty, medians: [early, late], minutes } = self;
         write!(
             formatter,
-            "{early:.1} in the second quarter of {minutes:.1} min, {late:.1} in the last; {slope:+.2} ± {uncertainty:.2} a minute"
+            "{early:.1} in the second quarter of {minutes:.1} min, {late:.1} in the last; \
+             {slope:+.2} ± {uncertainty:.2} a minute"
         )
     }
 }

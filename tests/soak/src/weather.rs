@@ -115,7 +115,8 @@ impl Weather {
     }
 }
 
-/// Whether `kind` is a reason for a call that nothing was wrong with to end as it was `seen` to: what `deploy/RELIABILITY.md` says.
+/// Whether `kind` is a reason for a call that nothing was wrong with to end as it was `seen` to, as `deploy/RELIABILITY.md` has
+/// it.
 pub(crate) fn excuses(kind: FaultKind, seen: &Seen) -> bool {
     use FaultKind::{Burst, Hang, Kill, Outage, Restart};
     use Role::{Feature, Gateway, Inference};
@@ -129,5 +130,30 @@ pub(crate) fn excuses(kind: FaultKind, seen: &Seen) -> bool {
         Seen::Late => away || kind == Burst,
         Seen::Broken | Seen::NotConnected => kind == Restart(Gateway),
         Seen::Said(_) | Seen::Left => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_excuses_what_it_may_cause_while_it_lasts_and_shortly_after() {
+        let weather = Weather::default();
+        let before = Instant::now();
+        let kind = FaultKind::Kill(Role::Feature);
+        let storm = weather.begin(kind);
+        let within = Instant::now();
+        assert_eq!(weather.felt(within, within), [kind]);
+        drop(storm);
+        let after = Instant::now();
+        assert_eq!(weather.felt(before, after), [kind]);
+        assert_eq!(weather.felt(after + AFTERMATH, after + AFTERMATH * 2), []);
+
+        assert!(excuses(kind, &Seen::Said("DEPENDENCY_UNAVAILABLE".to_owned())));
+        assert!(!excuses(FaultKind::RedisHangs, &Seen::Said("DEPENDENCY_UNAVAILABLE".to_owned())));
+        for never in ["INTERNAL", "LIMIT_EXCEEDED", "CANCELLED", "DIGEST_MISMATCH"] {
+            assert!(!excuses(kind, &Seen::Said(never.to_owned())), "{never}");
+        }
     }
 }
