@@ -28,6 +28,22 @@ impl Memory {
     }
 }
 
+/// What a process has of what runs out, beside memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Handles {
+    /// Open files and connections.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Handles {
+    pub(crate) fn of_process(pid: u32) -> Self {
+        let entries = |folder: &str| fs::read_dir(format!("/proc/{pid}/{folder}")).expect("the process runs").count();
+        Self { descriptors: entries("fd"), threads: entries("task") }
+    }
+}
+
 /// The processor time of a process, in user and kernel mode.
 pub(crate) fn processor_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");

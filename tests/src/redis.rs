@@ -1,8 +1,8 @@
 //! A real Redis.
 
 use std::{
-    io::{ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{self, ErrorKind, Read, Write},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{skip::skip_without_tool, until};
+use crate::{free_port, skip::skip_without_tool, until};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -35,9 +35,7 @@ impl Redis {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         // Another process may take the free port first: then the server ends, and the next port is tried.
         for _ in 0..5 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-            let port = listener.local_addr().expect("a bound socket has an address").port();
-            drop(listener);
+            let port = free_port();
             let Some(child) = spawn(port, &arguments) else {
                 skip_without_tool("redis-server", "apt-get install redis-server");
                 return None;
@@ -67,6 +65,19 @@ impl Redis {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Forgets all that it holds.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn flush(&self) -> io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"FLUSHALL\r\n")?;
+        let mut answer = [0; 3];
+        stream.read_exact(&mut answer)?;
+        if &answer == b"+OK" { Ok(()) } else { Err(io::Error::other(format!("found {answer:?}"))) }
     }
 
     /// Stops the server where it is: connections stay open, and nothing answers.

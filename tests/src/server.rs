@@ -19,7 +19,7 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{Client, Memory, admin, binary::invocation, memory, until};
+use crate::{Client, Handles, Memory, admin, binary::invocation, memory, until};
 
 /// Generous: the machine may be building something else.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -53,9 +53,14 @@ impl Server {
 
     /// The same, with variables of the environment.
     pub async fn start_with(role: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_on(0, role, arguments, environment).await
+    }
+
+    /// The same, on a `port` that nothing else takes while the process is away: see [`free_port`](crate::free_port).
+    pub async fn start_on(port: u16, role: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Self::start_at(role.to_owned(), "127.0.0.1:0", arguments, environment).await
+        Self::start_at(role.to_owned(), &format!("127.0.0.1:{port}"), arguments, environment).await
     }
 
     /// Starts the process again on the same port, as it was started first. It is killed if it still runs.
@@ -170,15 +175,43 @@ impl Server {
     /// What `/metrics` says.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let (status, text) = admin::get(self.admin, "/metrics").expect("the admin port answers");
+        self.try_metrics().expect("the admin port answers")
+    }
+
+    /// The same; an error once the admin port is closed.
+    ///
+    /// # Errors
+    /// If the admin port does not answer.
+    pub fn try_metrics(&self) -> std::io::Result<String> {
+        let (status, text) = admin::get(self.admin, "/metrics")?;
         assert_eq!(status, 200, "{text}");
-        text
+        Ok(text)
+    }
+
+    /// What the process logged as an error, line by line.
+    #[must_use]
+    pub fn logged_errors(&self) -> Vec<String> {
+        let lines = self.output.stderr.lock().expect("no reader panics");
+        // A line that is no event is a panic's.
+        lines.iter().filter(|line| line.contains("\"ERROR\"") || !line.starts_with('{')).cloned().collect()
+    }
+
+    /// The id of the process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The memory that the process holds.
     #[must_use]
     pub fn memory(&self) -> Memory {
         Memory::of_process(self.child.id())
+    }
+
+    /// The descriptors and threads that the process has.
+    #[must_use]
+    pub fn handles(&self) -> Handles {
+        Handles::of_process(self.child.id())
     }
 
     /// The processor time that the process has taken, in user and kernel mode.
@@ -189,8 +222,22 @@ impl Server {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Stops the process where it is: connections stay open, and nothing answers.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a process id fits");
-        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("the process takes signals");
+        kill(Pid::from_raw(pid), signal).expect("the process takes signals");
     }
 
     /// Waits until the process has ended by itself.

@@ -9,7 +9,7 @@ use std::{
 
 use chorale_proto::v1::{ClassifyOptions, GetModelRequest};
 use chorale_tests::{
-    Authority, Identity, Redis, Server, client::reason, command, fixtures, grpcurl::Grpcurl, until,
+    Authority, Identity, Redis, Server, client::reason, command, fixtures, free_port, grpcurl::Grpcurl, until,
     verdict::assert_coherent,
 };
 use tempfile::TempDir;
@@ -209,7 +209,7 @@ async fn redis_is_reached_over_tls_with_a_user_and_a_password_from_a_file() {
     let authority = Authority::new();
     let (ca, identity) = (authority.certificate(), authority.issue("redis"));
     let folder = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let Some(_redis) = Redis::start_with(&[
         "--tls-port",
         &port.to_string(),

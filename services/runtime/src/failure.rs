@@ -150,15 +150,16 @@ impl Failure {
     }
 
     /// Reads a status that a call of `peer` ended with. Without our details, codes that a broken connection has mean just
-    /// that, whatever they blame: a process that dies resets its streams, and one that drains closes its connections.
+    /// that, whatever they blame: a process that dies resets its streams, one that drains closes its connections, and one that
+    /// hung closes them as well, for too many calls that were given up meanwhile (`ENHANCE_YOUR_CALM`).
     #[must_use]
     pub fn from_peer(status: &Status, peer: &str) -> Self {
         // This side's transport says that the call's own deadline passed.
         if status.code() == Code::Cancelled && status.message() == TimeoutExpired(()).to_string() {
             return Self::new(Reason::DeadlineExceeded, "the deadline passed");
         }
-        let breaks = matches!(status.code(), Code::Cancelled | Code::Unknown | Code::Internal | Code::Unavailable);
-        if breaks && status.details().is_empty() {
+        let breaks = [Code::Cancelled, Code::Unknown, Code::Internal, Code::Unavailable, Code::ResourceExhausted];
+        if breaks.contains(&status.code()) && status.details().is_empty() {
             return Self::new(Reason::DependencyUnavailable, format!("{peer} broke off: {}", status.message()));
         }
         Self::from_status(status)
@@ -219,9 +220,14 @@ mod tests {
     fn what_a_peer_says_passes_and_what_its_connection_says_is_an_outage() {
         let said = Failure::new(Reason::AudioUnsupported, "no known container").with("byte", 0);
         assert_eq!(Failure::from_peer(&said.clone().into(), "feature"), said);
-        for broken in
-            [Status::cancelled("reset"), Status::unknown("eof"), Status::internal("h2"), Status::unavailable("")]
-        {
+        for broken in [
+            Status::cancelled("reset"),
+            Status::unknown("eof"),
+            Status::internal("h2"),
+            Status::unavailable(""),
+            // What tonic makes of ENHANCE_YOUR_CALM.
+            Status::resource_exhausted("h2 protocol error"),
+        ] {
             let failure = Failure::from_peer(&broken, "feature");
             assert_eq!(failure.reason, Reason::DependencyUnavailable, "{broken}");
             assert!(failure.retry_after.is_some() && failure.message.starts_with("feature broke off"));
