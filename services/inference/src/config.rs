@@ -52,6 +52,10 @@ pub struct InferenceConfig {
     /// `queue_capacity`, down to a batch or one track's 32, until waits are shorter. Default: 1 s.
     #[serde(with = "humantime_serde")]
     pub target_wait: Duration,
+    /// How long a forward pass may run. After that the device hangs: the process ends, to be started again. Default: 60 s, a
+    /// thousand times what a full batch takes on a processor.
+    #[serde(with = "humantime_serde")]
+    pub max_forward_time: Duration,
 }
 
 impl Default for InferenceConfig {
@@ -67,6 +71,7 @@ impl Default for InferenceConfig {
             max_queue_delay: None,
             queue_capacity: 1_024,
             target_wait: Duration::from_secs(1),
+            max_forward_time: Duration::from_secs(60),
         }
     }
 }
@@ -104,6 +109,12 @@ impl InferenceConfig {
             "target_wait",
             "more than nothing".to_owned(),
             format!("{:?}", self.target_wait),
+        )?;
+        check(
+            self.max_forward_time >= Duration::from_secs(1),
+            "max_forward_time",
+            "at least 1s".to_owned(),
+            format!("{:?}", self.max_forward_time),
         )?;
         check(
             self.model.is_none() || self.models.is_none(),

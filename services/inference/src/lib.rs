@@ -24,6 +24,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 mod waiting;
+mod watchdog;
 mod worker;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::{
     models::Models,
     models_folder::{ModelsFolder, look},
     service::{InferenceService, MAX_MESSAGE_BYTES},
+    watchdog::{Pulse, watch},
     worker::WorkerContext,
 };
 pub use crate::{config::InferenceConfig, error::InferenceError};
@@ -76,9 +78,9 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
 
     let intake = Arc::new(Intake::new(config.batch_policy(), Arc::clone(&metrics)));
     let context = WorkerContext::new(Arc::clone(&models), config.max_batch, intake.batcher(), Arc::clone(&metrics));
-    for &device in &config.devices {
-        worker::start(device, context.clone())?;
-    }
+    let pulses: Vec<Pulse> =
+        config.devices.iter().map(|&device| worker::start(device, context.clone())).collect::<Result<_, _>>()?;
+    tokio::spawn(watch(pulses, config.max_forward_time, process.clone()));
 
     let devices: Vec<String> = config.devices.iter().map(ToString::to_string).collect();
     tracing::info!(

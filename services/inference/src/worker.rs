@@ -32,6 +32,7 @@ use crate::{
     network::Network,
     queue::Batch,
     waiting::WaitingChunk,
+    watchdog::Pulse,
 };
 
 /// Failed batches in a row after which a device rests.
@@ -63,23 +64,25 @@ impl WorkerContext {
 }
 
 /// Starts the thread that owns `device`, which the models are on already. It counts among those that take batches when this
-/// returns.
+/// returns: its pulse.
 ///
 /// # Errors
 /// If the operating system gives no thread.
-pub(crate) fn start(device: DeviceSpec, context: WorkerContext) -> Result<(), InferenceError> {
+pub(crate) fn start(device: DeviceSpec, context: WorkerContext) -> Result<Pulse, InferenceError> {
     let serving = context.batcher.join();
-    let worker = Worker { device, context };
+    let pulse = Pulse::new(device);
+    let worker = Worker { device, context, pulse: pulse.clone() };
     thread::Builder::new()
         .name(format!("infer-{device}"))
         .spawn(move || worker.run(serving))
         .map_err(|source| InferenceError::Thread { device, source })?;
-    Ok(())
+    Ok(pulse)
 }
 
 struct Worker {
     device: DeviceSpec,
     context: WorkerContext,
+    pulse: Pulse,
 }
 
 impl Worker {
@@ -120,7 +123,8 @@ impl Worker {
             self.context.metrics.queue_wait(chunk.urgency(), started.saturating_duration_since(chunk.received()));
         }
         let mels: Vec<&[u8]> = chunks.iter().map(WaitingChunk::mel).collect();
-        let result = self.network(model).and_then(|network| network.forward(&mels, &self.context.metrics));
+        let forward = |network: &Network| self.pulse.during(|| network.forward(&mels, &self.context.metrics));
+        let result = self.network(model).and_then(forward);
         // A batch of 2³² chunks does not fit into memory.
         let compute = started.elapsed() / u32::try_from(mels.len()).unwrap_or(u32::MAX).max(1);
         match result {
@@ -167,7 +171,8 @@ impl Worker {
     /// Warms the model up that most chunks are for.
     fn probe(&self) -> Result<(), InferenceError> {
         let Ok(heaviest) = self.context.models.find("") else { return Ok(()) };
-        self.network(&heaviest)?.warm_up(self.context.max_batch, &self.context.metrics)
+        let network = self.network(&heaviest)?;
+        self.pulse.during(|| network.warm_up(self.context.max_batch, &self.context.metrics))
     }
 }
 
@@ -227,7 +232,8 @@ mod tests {
         let models = Arc::new(Models::new(served, metrics()));
         let callers = std::array::from_fn(|index| Caller::of(models.find(&format!("v{index}")).unwrap()));
         let context = WorkerContext::new(models, POLICY.max_batch, intake.batcher(), metrics());
-        start(DeviceSpec::Cpu, WorkerContext { first_probe: Duration::from_millis(20), ..context }).unwrap();
+        let _pulse =
+            start(DeviceSpec::Cpu, WorkerContext { first_probe: Duration::from_millis(20), ..context }).unwrap();
         (intake, callers)
     }
 

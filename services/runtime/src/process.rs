@@ -1,5 +1,9 @@
 //! What the roles of one process share.
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
 use crate::{health::Readiness, metrics::Metrics};
 
 /// The state of one process, handed to every role that starts in it. Cheap to clone.
@@ -9,4 +13,24 @@ pub struct Process {
     pub metrics: Metrics,
     /// Where roles say whether they are ready.
     pub readiness: Readiness,
+    failure: Arc<watch::Sender<Option<String>>>,
+}
+
+impl Process {
+    /// Says that only a new process can mend what happened. The first one to say so is heard.
+    pub fn fail(&self, message: String) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(message);
+            first
+        });
+    }
+
+    /// Waits until a role says that only a new process can mend what happened: what that was.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        // The sender lives in `self`, so the wait cannot fail.
+        let failed = failure.wait_for(Option::is_some).await;
+        failed.ok().and_then(|message| message.clone()).unwrap_or_default()
+    }
 }

@@ -123,8 +123,10 @@ where
         let stop = CancellationToken::new();
         admin::serve(&config.admin, process.metrics.clone(), process.readiness.clone(), stop.clone()).await?;
         let _stop_admin = stop.drop_guard();
-        role(config, process).await?;
-        Ok(Exit::Done)
+        tokio::select! {
+            ended = role(config, process.clone()) => ended.map(|()| Exit::Done),
+            failure = process.failed() => Err(anyhow::anyhow!(failure)),
+        }
     })
 }
 
