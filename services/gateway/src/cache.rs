@@ -157,7 +157,7 @@ impl VerdictCache {
     /// Keeps `verdict`, which must hold all scores. Failing is not an error.
     pub(crate) async fn put(&self, key: CacheKey, verdict: &Verdict) {
         let Some(backend) = self.backend.as_deref() else { return };
-        let value = self.seal.wrap(key, &verdict.encode_to_vec());
+        let value = self.encode(key, verdict);
         if value.len() > MAX_VALUE_BYTES {
             return;
         }
@@ -166,7 +166,13 @@ impl VerdictCache {
         }
     }
 
-    fn decode(&self, key: CacheKey, value: &[u8], expected: Expected<'_>) -> Option<Verdict> {
+    /// What is kept of `verdict`.
+    pub(crate) fn encode(&self, key: CacheKey, verdict: &Verdict) -> Bytes {
+        self.seal.wrap(key, &verdict.encode_to_vec())
+    }
+
+    /// The verdict that `value` holds, if it is what `expected` says.
+    pub(crate) fn decode(&self, key: CacheKey, value: &[u8], expected: Expected<'_>) -> Option<Verdict> {
         if value.len() > MAX_VALUE_BYTES {
             return None;
         }

@@ -12,6 +12,9 @@ mod config;
 mod deadline;
 mod error;
 mod flight;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod heard;
 mod metrics;
 mod model;

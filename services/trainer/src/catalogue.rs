@@ -116,7 +116,10 @@ impl Catalogue {
     }
 
     /// The voting chunks of a track, as bytes of the feature contract.
-    pub(crate) fn chunks(&self, track: &Track) -> Result<Vec<Vec<u8>>> {
+    ///
+    /// # Errors
+    /// Where its features or its audio cannot be read.
+    pub fn chunks(&self, track: &Track) -> Result<Vec<Vec<u8>>> {
         match (&track.source, &self.mel) {
             (Source::Mel { row, floor_db }, Some(mel)) => Ok(MelFile::chunks(&mel.row(*row)?, *floor_db)),
             (Source::Mel { .. }, None) => Ok(Vec::new()),
