@@ -168,7 +168,14 @@ async fn an_old_connection_ends_with_its_last_call() {
     sleep(Duration::from_secs(1)).await;
     upload.send(track.slice(track.len() / 2..)).await;
     assert_coherent(&upload.verdict().await.unwrap());
-    assert_coherent(&client.classify(fixtures::clip()).await.unwrap());
+    let next = match client.classify(fixtures::clip()).await {
+        // It was handed to the old connection just as that closed, and was not sent: callers connect again.
+        Err(status) if status.code() == Code::Cancelled && status.details().is_empty() => {
+            client.classify(fixtures::clip()).await
+        }
+        answer => answer,
+    };
+    assert_coherent(&next.unwrap());
 }
 
 /// A FLAC file of `seconds` of one value: 14 bytes for each 1.5 s.
