@@ -1,12 +1,13 @@
-//! A network between two processes that can be cut.
+//! A network between two processes that can be cut, slow, or lead elsewhere.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
+    time::sleep,
 };
 
 /// Hands on what comes to a port of its own, until it is cut. Then nothing passes, in either direction, and nobody is told:
@@ -14,8 +15,15 @@ use tokio::{
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    connected: watch::Sender<bool>,
+    path: watch::Sender<Path>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Path {
+    target: String,
+    connected: bool,
+    delay: Duration,
 }
 
 impl Proxy {
@@ -23,22 +31,21 @@ impl Proxy {
     pub async fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (connected, state) = watch::channel(true);
-        let target = target.to_owned();
+        let (path, state) = watch::channel(Path { target: target.to_owned(), connected: true, delay: Duration::ZERO });
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (target, mut state) = (target.clone(), state.clone());
+                let mut state = state.clone();
                 tokio::spawn(async move {
-                    if state.wait_for(|connected| *connected).await.is_err() {
+                    let Ok(target) = state.wait_for(|path| path.connected).await.map(|path| path.target.clone()) else {
                         return;
-                    }
+                    };
                     let Ok(other) = TcpStream::connect(target).await else { return };
                     let ((here, to_here), (there, to_there)) = (stream.into_split(), other.into_split());
                     tokio::join!(hand_on(here, to_there, state.clone()), hand_on(there, to_here, state));
                 });
             }
         });
-        Self { address, connected, task }
+        Self { address, path, task }
     }
 
     /// Where it is, as `--feature` and `--inference` take it.
@@ -49,12 +56,22 @@ impl Proxy {
 
     /// Lets nothing pass any more.
     pub fn cut(&self) {
-        self.connected.send_replace(false);
+        self.path.send_modify(|path| path.connected = false);
     }
 
     /// Lets everything pass again, also what waited.
     pub fn heal(&self) {
-        self.connected.send_replace(true);
+        self.path.send_modify(|path| path.connected = true);
+    }
+
+    /// From now on everything takes so much longer, in each direction.
+    pub fn delay(&self, delay: Duration) {
+        self.path.send_modify(|path| path.delay = delay);
+    }
+
+    /// New connections go to `target`; those that are open stay where they are. So does a name that leads elsewhere.
+    pub fn lead_to(&self, target: &str) {
+        self.path.send_modify(|path| target.clone_into(&mut path.target));
     }
 }
 
@@ -64,12 +81,14 @@ impl Drop for Proxy {
     }
 }
 
-async fn hand_on(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut state: watch::Receiver<bool>) {
+async fn hand_on(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut state: watch::Receiver<Path>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await;
+        let delay = state.borrow().delay;
+        sleep(delay).await;
         // What was on its way waits; the end of a connection is news like any other.
-        if state.wait_for(|connected| *connected).await.is_err() {
+        if state.wait_for(|path| path.connected).await.is_err() {
             return;
         }
         match read {

@@ -1,7 +1,7 @@
 //! A real Redis.
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -72,12 +72,20 @@ impl Redis {
     /// # Errors
     /// If it does not answer.
     pub fn flush(&self) -> io::Result<()> {
+        self.command("FLUSHALL")
+    }
+
+    /// Gives it a command that is answered with `OK`.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn command(&self, command: &str) -> io::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"FLUSHALL\r\n")?;
-        let mut answer = [0; 3];
-        stream.read_exact(&mut answer)?;
-        if &answer == b"+OK" { Ok(()) } else { Err(io::Error::other(format!("found {answer:?}"))) }
+        stream.write_all(format!("{command}\r\n").as_bytes())?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        if answer.starts_with("+OK") { Ok(()) } else { Err(io::Error::other(format!("{command}: {answer}"))) }
     }
 
     /// Stops the server where it is: connections stay open, and nothing answers.

@@ -68,7 +68,15 @@ async fn grpcurl_shows_the_model_and_the_limits() {
     for key in ["name", "version", "featureId", "architecture"] {
         assert!(answer["model"][key].as_str().is_some_and(|value| !value.is_empty()), "{key} in {answer}");
     }
-    for key in ["maxAudioBytes", "maxMessageBytes", "maxDurationSeconds", "maxConcurrentStreams", "idleTimeout"] {
+    for key in [
+        "maxAudioBytes",
+        "maxMessageBytes",
+        "maxDurationSeconds",
+        "maxConcurrentStreams",
+        "idleTimeout",
+        "maxStreamsPerCaller",
+        "minUploadRate",
+    ] {
         assert!(!answer["limits"][key].is_null(), "{key} in {answer}");
     }
 }

@@ -13,7 +13,7 @@ use chorale_tests::{
     verdict::assert_coherent,
 };
 use tempfile::TempDir;
-use tonic::Code;
+use tonic::{Code, Request};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -163,6 +163,10 @@ async fn without_a_good_token_nobody_is_served_and_each_caller_has_its_own_limit
     let hit = "chorale_gateway_limits_hit_total{limit=\"max_streams_per_caller\"} 1";
     assert!(server.metrics().contains(hit), "{}", server.metrics());
     drop(open);
+    let mut request = Request::new(GetModelRequest {});
+    request.metadata_mut().insert("authorization", "Bearer token-of-the-studio".parse().unwrap());
+    let limits = stranger.rpc.clone().get_model(request).await.unwrap().into_inner().limits.unwrap();
+    assert_eq!(limits.max_streams_per_caller, 2);
 
     // Tokens come and go without a restart.
     callers(&folder, &[("radio", "token-of-the-radio", "")]);

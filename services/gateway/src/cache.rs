@@ -3,6 +3,7 @@
 //! A cache speeds a gateway up and never breaks it: whatever a backend does, a lookup ends within a bounded time and
 //! without an error, and a value that this gateway could not have written is a miss.
 
+mod breaker;
 mod memory;
 mod redis;
 mod seal;
@@ -88,6 +89,8 @@ enum BackendError {
     Redis(#[from] ::redis::RedisError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    #[error("not asked, as it did not answer just now")]
+    Open,
 }
 
 /// Where values are kept. An operation ends within a bounded time.
@@ -129,7 +132,7 @@ impl VerdictCache {
         let backend: Option<Arc<dyn Backend>> = match &config.url {
             _ if !config.enabled => None,
             None => Some(Arc::new(MemoryCache::new(config.memory_size.as_u64(), config.ttl))),
-            Some(url) => Some(Arc::new(RedisCache::new(url, config)?)),
+            Some(url) => Some(Arc::new(RedisCache::new(url, config, metrics.cache_breaker_open.clone())?)),
         };
         let seal = config.secret_file.as_deref().map_or(Ok(Seal::None), Seal::from_file)?;
         Ok(Self { backend, seal, metrics })
@@ -148,6 +151,7 @@ impl VerdictCache {
                 }
             },
             Err(BackendError::Timeout(_)) => (LookupResult::timeout, None),
+            Err(BackendError::Open) => (LookupResult::not_asked, None),
             Err(BackendError::Redis(_)) => (LookupResult::error, None),
         };
         self.metrics.cache_lookups.get_or_create(&LookupLabels { backend: backend.name(), result }).inc();

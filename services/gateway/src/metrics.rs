@@ -28,6 +28,8 @@ pub(crate) enum LookupResult {
     /// The value was there, but not one that this gateway could have written.
     corrupt,
     timeout,
+    /// The backend did not answer just before.
+    not_asked,
     error,
 }
 
@@ -108,6 +110,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) audio_bytes: Counter,
     pub(crate) cache_lookups: Family<LookupLabels, Counter>,
     pub(crate) cache_failed_writes: Counter,
+    pub(crate) cache_breaker_open: Gauge,
     pub(crate) cache_seconds: Latencies<OperationLabels>,
     pub(crate) flights_shared: Counter,
     pub(crate) verdicts: Family<GenreLabels, Counter>,
@@ -141,6 +144,11 @@ impl GatewayMetrics {
             call_seconds: registry.add("call_seconds", "Duration of calls, by RPC and code", latencies()),
             open_streams: registry.add("open_streams", "Calls that are being classified", Gauge::default()),
             cache_lookups: registry.add("cache_lookups", "Lookups in the result cache, by result", Family::default()),
+            cache_breaker_open: registry.add(
+                "cache_breaker_open",
+                "1 while the result cache is not asked, as it did not answer",
+                Gauge::default(),
+            ),
             cache_seconds: registry.add("cache_seconds", "Duration of cache operations", latencies()),
             limits_hit: registry.add("limits_hit", "Calls that failed at a limit, by limit", Family::default()),
             verdicts: registry.add("verdicts", "Verdicts given, by genre", Family::default()),

@@ -74,8 +74,8 @@ impl Classifier {
         if self.drain.is_cancelled() {
             return Err(Failure::new(Reason::Draining, "this replica is shutting down"));
         }
-        let LimitsConfig { max_streams_per_caller, max_concurrent_streams, .. } = self.context.limits;
-        let most = call.caller.max_streams.unwrap_or(max_streams_per_caller);
+        let LimitsConfig { max_concurrent_streams, .. } = self.context.limits;
+        let most = self.most_streams(&call.caller);
         let (limit, value, message) = match self.places.take(&call.caller.key, count(most)) {
             Ok(place) => {
                 call.place = Some(place);
@@ -90,6 +90,11 @@ impl Classifier {
             }
         };
         Err(Failure::new(Reason::Overloaded, message).with("limit", limit).with("value", value))
+    }
+
+    /// Calls that `caller` may have at a time.
+    fn most_streams(&self, caller: &Caller) -> u32 {
+        caller.max_streams.unwrap_or(self.context.limits.max_streams_per_caller)
     }
 
     async fn serve_stream(
@@ -166,7 +171,7 @@ impl ClassifierService for Classifier {
     }
 
     async fn get_model(&self, request: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
-        self.authenticator.identify(request.metadata(), request.extensions())?;
+        let caller = self.authenticator.identify(request.metadata(), request.extensions())?;
         let known = self.context.models.get()?;
         let limits = &self.context.limits;
         let limits = Limits {
@@ -175,6 +180,8 @@ impl ClassifierService for Classifier {
             max_duration_seconds: limits.max_duration.as_secs_f64(),
             max_concurrent_streams: limits.max_concurrent_streams,
             idle_timeout: limits.idle_timeout.try_into().ok(),
+            max_streams_per_caller: self.most_streams(&caller),
+            min_upload_rate: limits.min_upload_rate.as_u64(),
         };
         let (model, models) = (Some(known.heaviest()), known.served());
         Ok(Response::new(GetModelResponse { model, limits: Some(limits), models }))

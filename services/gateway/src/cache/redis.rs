@@ -3,19 +3,20 @@
 use std::{
     path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use chorale_runtime::tls::ClientTlsConfig;
 use futures::future::BoxFuture;
+use prometheus_client::metrics::gauge::Gauge;
 use redis::{
-    Client, IntoConnectionInfo, RedisError, TlsCertificates,
+    Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::timeout;
 
-use super::{Backend, BackendError, CacheKey, secret};
+use super::{Backend, BackendError, CacheKey, breaker::Breaker, secret};
 use crate::{
     config::{CacheConfig, RedisUrl},
     error::GatewayError,
@@ -23,9 +24,8 @@ use crate::{
 
 /// How long one attempt to connect may take. Calls do not wait for it longer than for any operation.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection that gave this many operations in a row no answer is replaced: its peer may be gone without a word,
-/// and TCP would take a quarter of an hour to notice.
-const TIMEOUTS_BEFORE_RECONNECT: u32 = 3;
+/// A connection to a server that takes no writes is replaced when it is this old: its name may lead to another one by now.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// Verdicts in Redis.
 #[derive(Debug)]
@@ -34,50 +34,78 @@ pub(super) struct RedisCache {
     link: Mutex<Link>,
     ttl_millis: u64,
     timeout: Duration,
+    breaker_open: Gauge,
 }
 
 #[derive(Debug)]
 struct Link {
     connection: ConnectionManager,
+    since: Instant,
     /// Counts the connections, so that an operation on an old one does not condemn the new one.
     generation: u64,
-    timeouts_in_a_row: u32,
+    breaker: Breaker,
 }
 
 impl RedisCache {
-    /// The cache at `url`, as `config` says. It connects when it is first used.
-    pub(super) fn new(url: &RedisUrl, config: &CacheConfig) -> Result<Self, GatewayError> {
+    /// The cache at `url`, as `config` says, which tells by `breaker_open` when it is not asked. It connects when it is first
+    /// used.
+    pub(super) fn new(url: &RedisUrl, config: &CacheConfig, breaker_open: Gauge) -> Result<Self, GatewayError> {
         let CacheConfig { ttl, timeout, .. } = *config;
         let client = client(url, config)?;
-        let link = Link { connection: connect_lazily(&client)?, generation: 0, timeouts_in_a_row: 0 };
+        let connection = connect_lazily(&client)?;
+        let link = Link { connection, since: Instant::now(), generation: 0, breaker: Breaker::default() };
         let ttl_millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        Ok(Self { client, link: Mutex::new(link), ttl_millis, timeout })
+        Ok(Self { client, link: Mutex::new(link), ttl_millis, timeout, breaker_open })
     }
 
     async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, BackendError> {
         let (mut connection, generation) = {
-            let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+            if !link.breaker.admits(Instant::now()) {
+                return Err(BackendError::Open);
+            }
             (link.connection.clone(), link.generation)
         };
-        let answer = timeout(self.timeout, command.query_async(&mut connection)).await;
-        self.learn(generation, answer.is_err());
-        Ok(answer.map_err(|_elapsed| BackendError::Timeout(self.timeout))??)
+        let answer = match timeout(self.timeout, command.query_async(&mut connection)).await {
+            Ok(answer) => answer.map_err(BackendError::from),
+            Err(_elapsed) => Err(BackendError::Timeout(self.timeout)),
+        };
+        self.learn(generation, answer.as_ref().err());
+        answer
     }
 
-    fn learn(&self, generation: u64, timed_out: bool) {
+    fn learn(&self, generation: u64, error: Option<&BackendError>) {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         if link.generation != generation {
             return;
         }
-        link.timeouts_in_a_row = if timed_out { link.timeouts_in_a_row + 1 } else { 0 };
-        if link.timeouts_in_a_row < TIMEOUTS_BEFORE_RECONNECT {
-            return;
+        let now = Instant::now();
+        let condemned = match error {
+            // Its peer may be gone without a word, and TCP would take a quarter of an hour to notice.
+            Some(BackendError::Timeout(_)) => link.breaker.failed(now),
+            answered => {
+                link.breaker.answered();
+                let replica = matches!(answered, Some(BackendError::Redis(error)) if is_replica(error));
+                replica && now - link.since >= YOUNG
+            }
+        };
+        if condemned {
+            match connect_lazily(&self.client) {
+                Ok(connection) => {
+                    link.connection = connection;
+                    link.since = now;
+                    link.generation += 1;
+                }
+                Err(error) => tracing::warn!(%error, "connection to redis not replaced"),
+            }
         }
-        match connect_lazily(&self.client) {
-            Ok(connection) => *link = Link { connection, generation: generation + 1, timeouts_in_a_row: 0 },
-            Err(error) => tracing::warn!(%error, "connection to redis not replaced"),
-        }
+        self.breaker_open.set(link.breaker.is_open().into());
     }
+}
+
+/// Whether a server says that it is not, or not yet, the one to ask: another one was made the primary, or is about to be.
+fn is_replica(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))
 }
 
 fn client(url: &RedisUrl, config: &CacheConfig) -> Result<Client, GatewayError> {
