@@ -26,7 +26,8 @@ pub fn chorale() -> &'static Path {
 fn build() -> PathBuf {
     escargot::CargoBuild::new()
         .manifest_path(workspace().join("Cargo.toml"))
-        .package("chorale")
+        // Not the package alone: with fewer features of what others depend on, everything would be compiled again.
+        .arg("--workspace")
         .bin("chorale")
         .release()
         .run()
