@@ -10,9 +10,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The status and the body of `path`.
 pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    ask(address, "GET", path, "")
+}
+
+/// The same after `body` was put there.
+pub(crate) fn put(address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, String)> {
+    ask(address, "PUT", path, body)
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP response: {response:?}"));

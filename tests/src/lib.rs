@@ -9,6 +9,7 @@
 mod admin;
 mod binary;
 mod cluster;
+mod collector;
 mod memory;
 mod port;
 mod proxy;
@@ -29,6 +30,7 @@ pub use binary::{chorale, workspace};
 pub use certificates::{Authority, Identity};
 pub use client::{Client, Upload};
 pub use cluster::Cluster;
+pub use collector::{CollectedSpan, Collector};
 pub use memory::{Handles, MIB, Memory};
 pub use port::free_port;
 pub use proxy::Proxy;

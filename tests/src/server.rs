@@ -172,6 +172,28 @@ impl Server {
         admin::metric(&self.metrics(), name)
     }
 
+    /// The status and the text of `path` of the admin port.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn admin(&self, path: &str) -> std::io::Result<(u16, String)> {
+        admin::get(self.admin, path)
+    }
+
+    /// The same after `body` was put there.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn put(&self, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+        admin::put(self.admin, path, body)
+    }
+
+    /// Where the admin port is: `http://host:port`.
+    #[must_use]
+    pub fn admin_endpoint(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+
     /// What `/metrics` says.
     #[must_use]
     pub fn metrics(&self) -> String {

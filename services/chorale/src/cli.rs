@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use chorale_model::DeviceSpec;
-use chorale_runtime::{replicas::Target, telemetry::LogFormat};
+use chorale_runtime::{replicas::Target, telemetry::LogFormat, tls::ClientTlsConfig};
 use chorale_trainer::SplitBy;
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -30,6 +30,14 @@ Configuration: defaults, then --config FILE (TOML), then environment variables s
 CHORALE_GATEWAY__CACHE__TTL=1h (section, two underscores, key), then flags, also --set KEY=VALUE for
 any key; the later one wins.
 SIGTERM or Ctrl-C drains: calls in flight finish, new ones are refused.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  chorale doctor --admin http://127.0.0.1:9090            a cluster on this machine
+  chorale doctor --endpoint https://chorale.example:443 --token-file token
+
+Sends ten seconds of sound and expects a verdict, twice: the second one from the cache.
+Exit codes: 0 nothing is ill, 1 something is.";
 
 const SERVING_MODELS: &str = "\
 Serving models without a restart: `chorale inference --models DIR` (or `up`) serves what the file
@@ -72,6 +80,11 @@ pub(crate) enum Command {
     /// Serve the inference role alone: mel chunks to probabilities, on a device
     #[command(after_help = CONFIGURATION)]
     Inference(InferenceArguments),
+    /// Examine a deployment from outside, and say what is wrong
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArguments),
+    /// Say by the exit code whether a process is ready, for a container's health check
+    Healthcheck(HealthcheckArguments),
     /// Make a bearer token for a caller of a gateway
     Token(TokenArguments),
     /// Write the mel chunks of a file as a NumPy array
@@ -133,6 +146,14 @@ pub(crate) struct CredentialFlags {
     /// Private key (PEM) of the certificate
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     pub(crate) tls_key: Option<PathBuf>,
+}
+
+impl CredentialFlags {
+    /// How a server is believed.
+    pub(crate) fn tls(&self) -> ClientTlsConfig {
+        let Self { tls_ca, tls_certificate, tls_key, .. } = self.clone();
+        ClientTlsConfig { ca: tls_ca, certificate: tls_certificate, key: tls_key }
+    }
 }
 
 fn error_rate(text: &str) -> Result<f64, String> {
@@ -271,6 +292,28 @@ pub(crate) struct InferenceArguments {
     pub(crate) models: ModelsFlag,
     #[command(flatten)]
     pub(crate) batch: BatchFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// The gateway
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
+    pub(crate) endpoint: Target,
+    #[command(flatten)]
+    pub(crate) credentials: CredentialFlags,
+    /// Look at the admin port of a process, too: of any role, any number of times
+    #[arg(long, value_name = "URL")]
+    pub(crate) admin: Vec<Target>,
+    /// Print the findings as one JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArguments {
+    /// The admin port of the process
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    pub(crate) endpoint: Target,
 }
 
 #[derive(Debug, Args)]

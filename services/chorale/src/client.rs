@@ -14,7 +14,6 @@ use chorale_runtime::{
     connector::Connector,
     failure::{Failure, Reason},
     replicas::Target,
-    tls::ClientTlsConfig,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -103,20 +102,25 @@ fn bearer_token(credentials: &CredentialFlags) -> anyhow::Result<Option<String>>
     Ok(token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
 }
 
-fn authorization(token: &str) -> anyhow::Result<MetadataValue<Ascii>> {
+/// What a call says of who calls.
+pub(crate) type Authorization = MetadataValue<Ascii>;
+
+/// The bearer token of `credentials`, or of the environment, if there is one.
+pub(crate) fn authorization(credentials: &CredentialFlags) -> anyhow::Result<Option<Authorization>> {
+    let Some(token) = bearer_token(credentials)? else { return Ok(None) };
     // The error would repeat the token.
-    let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+    let mut value: Authorization = format!("Bearer {token}")
         .parse()
         .map_err(|_| anyhow::anyhow!("the token holds characters that a header cannot carry; is it the right file?"))?;
     value.set_sensitive(true);
-    Ok(value)
+    Ok(Some(value))
 }
 
 /// A connection to a gateway. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     classifier: ClassifierServiceClient<Channel>,
-    authorization: Option<MetadataValue<Ascii>>,
+    authorization: Option<Authorization>,
     timeout: Duration,
     early_error_rate: f64,
     priority: Priority,
@@ -125,17 +129,11 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to `endpoint`, to classify as `arguments` say.
     pub(crate) async fn connect(endpoint: &Target, arguments: &ClassifyArguments) -> anyhow::Result<Self> {
-        let credentials = &arguments.credentials;
-        let tls = ClientTlsConfig {
-            ca: credentials.tls_ca.clone(),
-            certificate: credentials.tls_certificate.clone(),
-            key: credentials.tls_key.clone(),
-        };
-        let connector = Connector::new(std::slice::from_ref(endpoint), &tls)?;
+        let connector = Connector::new(std::slice::from_ref(endpoint), &arguments.credentials.tls())?;
         let channel = connector.connect(endpoint).await.map_err(|error| {
             anyhow::anyhow!("no server answers at {endpoint}; is `chorale up` running there? ({error})")
         })?;
-        let authorization = bearer_token(credentials)?.map(|token| authorization(&token)).transpose()?;
+        let authorization = authorization(&arguments.credentials)?;
         let single = matches!(arguments.paths.as_slice(), [path] if !path.is_dir());
         Ok(Self {
             classifier: ClassifierServiceClient::new(channel),

@@ -10,6 +10,7 @@ use chorale_runtime::{
     config::{self, ConfigError},
     shutdown::ShutdownConfig,
     telemetry::LogConfig,
+    trace::TelemetryConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) inference: InferenceConfig,
     pub(crate) admin: AdminConfig,
     pub(crate) log: LogConfig,
+    pub(crate) telemetry: TelemetryConfig,
     pub(crate) shutdown: ShutdownConfig,
 }
 

@@ -1,5 +1,6 @@
 //! The `chorale` binary: parses the command line and hands over to a role or a tool.
 
+mod admin;
 mod cli;
 mod client;
 mod cluster;
@@ -26,6 +27,8 @@ fn main() -> ExitCode {
         Command::Gateway(arguments) => commands::serve::gateway(&arguments),
         Command::Feature(arguments) => commands::serve::feature(&arguments),
         Command::Inference(arguments) => commands::serve::inference(&arguments),
+        Command::Doctor(arguments) => commands::doctor::run(&arguments),
+        Command::Healthcheck(arguments) => commands::healthcheck::run(&arguments),
         Command::Token(arguments) => commands::token::run(&arguments),
         Command::Features(arguments) => commands::features::run(&arguments),
         Command::Train(arguments) => commands::train::run(&arguments),

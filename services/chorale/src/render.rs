@@ -7,13 +7,17 @@ use chorale_model::{Manifest, labels::UNKNOWN};
 use chorale_proto::v1::{Segment, Verdict};
 use serde::Serialize;
 
-use crate::client::ClientError;
+use crate::{
+    client::ClientError,
+    commands::doctor::{Finding, Step},
+};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 /// Errors.
 pub(crate) const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)));
 const YELLOW: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Yellow)));
+const GREEN: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
 const BAR_CELLS: usize = 28;
 const TIMELINE_CELLS: usize = 56;
 const LABEL_WIDTH: usize = 10;
@@ -57,6 +61,34 @@ pub(crate) fn card(name: &str, verdict: &Verdict, elapsed: Duration, top: usize)
         let _ = writeln!(text, "  {} {}", styled(YELLOW, "warning:"), warning.message);
     }
     text
+}
+
+/// One line of `chorale doctor`, and a second one with what to do.
+pub(crate) fn step(step: &Step) -> String {
+    let (style, mark) = match step.finding {
+        Finding::Well => (GREEN, "well"),
+        Finding::Odd => (YELLOW, "odd"),
+        Finding::Ill => (RED, "ill"),
+    };
+    let mut text = format!(
+        "{} {} {}",
+        styled(style, format_args!("{mark:<5}")),
+        styled(BOLD, format_args!("{:<11}", step.step)),
+        step.what
+    );
+    if !step.advice.is_empty() {
+        let _ = write!(text, "\n      {}", styled(DIM, &step.advice));
+    }
+    text
+}
+
+/// The last line of `chorale doctor`.
+pub(crate) fn diagnosis(steps: &[Step]) -> String {
+    let count = |finding| steps.iter().filter(|step| step.finding == finding).count();
+    match (count(Finding::Ill), count(Finding::Odd)) {
+        (0, 0) => "\nAll is well.".to_owned(),
+        (ill, odd) => format!("\n{ill} ill, {odd} odd, {} well.", count(Finding::Well)),
+    }
 }
 
 /// A model, several lines. `source` says where it is from, `cost` how many multiply-accumulates a chunk takes.

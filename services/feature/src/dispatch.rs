@@ -29,6 +29,7 @@ use chorale_proto::v1::{
 use chorale_runtime::{
     failure::{Failure, Reason},
     replicas::{Assigned, Replica, Replicas},
+    trace,
 };
 use futures::future::join_all;
 use tokio::{
@@ -75,6 +76,8 @@ pub struct ChunkOptions {
     pub priority: Priority,
     /// When nobody waits for the answer any more.
     pub deadline: Option<Instant>,
+    /// Whose span it belongs to.
+    pub trace: trace::Context,
 }
 
 /// Sends chunks to the inference replicas. Cheap to clone; all clones share the streams.
@@ -116,14 +119,20 @@ impl Dispatcher {
     /// away, or does not have the version, for longer than the configuration allows; what the replica said if another one would
     /// say the same.
     pub async fn classify(&self, mel: Bytes, options: &ChunkOptions) -> Result<Prediction, Failure> {
-        let answer = self.answer(mel, options);
+        let answer = self.traced_answer(mel, options);
         match options.deadline {
             Some(deadline) => timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(deadline_passed())),
             None => answer.await,
         }
     }
 
-    async fn answer(&self, mel: Bytes, options: &ChunkOptions) -> Result<Prediction, Failure> {
+    async fn traced_answer(&self, mel: Bytes, options: &ChunkOptions) -> Result<Prediction, Failure> {
+        let span = options.trace.call("chorale.v1.InferenceService/Infer");
+        let answer = self.answer(mel, options, &span.context().traceparent()).await;
+        answer.inspect_err(|failure| span.fail(failure.to_string()))
+    }
+
+    async fn answer(&self, mel: Bytes, options: &ChunkOptions, traceparent: &str) -> Result<Prediction, Failure> {
         let Shared { config, metrics, .. } = &*self.shared;
         let began = Instant::now();
         let mut away_since = None;
@@ -133,7 +142,7 @@ impl Dispatcher {
             // Counted until after the pause: a replica that refuses at once must not look idle and draw more chunks.
             let replica = self.pick(&options.model_version);
             let attempt = match &replica {
-                Some(replica) => self.attempt(replica, mel.clone(), options).await,
+                Some(replica) => self.attempt(replica, mel.clone(), options, traceparent).await,
                 None => Err(Setback::Away(self.why_none(&options.model_version))),
             };
             let retry_reason = match attempt {
@@ -185,7 +194,13 @@ impl Dispatcher {
         }
     }
 
-    async fn attempt(&self, replica: &Assigned, mel: Bytes, options: &ChunkOptions) -> Result<Prediction, Setback> {
+    async fn attempt(
+        &self,
+        replica: &Assigned,
+        mel: Bytes,
+        options: &ChunkOptions,
+        traceparent: &str,
+    ) -> Result<Prediction, Setback> {
         let timeout_millis = match options.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             None => 0,
             // 0 on the wire is no deadline at all.
@@ -200,6 +215,7 @@ impl Dispatcher {
             timeout_millis,
             priority: (*priority).into(),
             model_version: model_version.clone(),
+            traceparent: traceparent.to_owned(),
         };
         let patience = self.shared.config.answer_patience;
         let asked = self.link(replica.address()).ask(replica.channel(), request);

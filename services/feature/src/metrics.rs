@@ -1,13 +1,18 @@
 //! What the feature service measures, as `chorale_feature_*`.
 
-use chorale_runtime::metrics::{Label, Metrics, RegistryExt, latency_buckets};
+use chorale_runtime::{
+    failure::Reason,
+    metrics::{Label, Metrics, RegistryExt, latency_buckets},
+};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 
 /// The metrics of one feature service. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FeatureMetrics {
     /// By `code`: `OK`, or the name of the failure's reason.
-    pub(crate) streams: Family<Label, Counter>,
+    pub(crate) calls: Family<[(&'static str, &'static str); 2], Counter>,
+    /// The same.
+    pub(crate) call_seconds: Family<[(&'static str, &'static str); 2], Histogram, fn() -> Histogram>,
     pub(crate) open_streams: Gauge,
     pub(crate) audio_bytes: Counter,
     pub(crate) audio_seconds: Counter<f64>,
@@ -20,8 +25,8 @@ pub struct FeatureMetrics {
     pub(crate) mel_seconds: Histogram,
     /// By `reason`: `unavailable`, `lost`, `overloaded` or `lacking`.
     pub(crate) dispatch_retries: Family<Label, Counter>,
-    /// By `kind`: the name of the failure's reason.
-    pub(crate) decode_errors: Family<Label, Counter>,
+    /// By `codec`, `unknown` if it failed before that was known, and by `kind`: the name of the failure's reason.
+    pub(crate) decode_errors: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
 impl FeatureMetrics {
@@ -31,8 +36,13 @@ impl FeatureMetrics {
         fn latencies() -> Histogram {
             Histogram::new(latency_buckets())
         }
-        metrics.register("feature", |registry| Self {
-            streams: registry.add("streams", "Analyses that ended, by how", Family::default()),
+        let metrics = metrics.register("feature", |registry| Self {
+            calls: registry.add("calls", "Calls that ended, by RPC and code", Family::default()),
+            call_seconds: registry.add(
+                "call_seconds",
+                "Duration of calls, by RPC and code, in seconds",
+                Family::new_with_constructor(latencies),
+            ),
             open_streams: registry.add("open_streams", "Analyses that run now", Gauge::default()),
             audio_bytes: registry.add("audio_bytes", "Bytes of audio received", Counter::default()),
             audio_seconds: registry.add("audio_seconds", "Seconds of audio decoded", Counter::default()),
@@ -65,9 +75,17 @@ impl FeatureMetrics {
             ),
             decode_errors: registry.add(
                 "decode_errors",
-                "Audio that could not be used, by what was wrong",
+                "Audio that could not be used, by codec and by what was wrong",
                 Family::default(),
             ),
-        })
+        });
+        // What has not happened yet is 0: a counter that is born at 1 hides its first step from `rate`.
+        for code in std::iter::once("OK").chain(Reason::ALL.iter().map(|reason| reason.name())) {
+            drop(metrics.calls.get_or_create(&[("rpc", "Analyze"), ("code", code)]));
+        }
+        for reason in ["unavailable", "lost", "overloaded", "lacking"] {
+            drop(metrics.dispatch_retries.get_or_create(&[("reason", reason)]));
+        }
+        metrics
     }
 }

@@ -152,6 +152,7 @@ impl Interleaved {
         sink: &mut MonoSink<'_>,
     ) -> Result<Decoded, FeatureError> {
         const BLOCK_FRAMES: usize = 4096;
+        source.found_codec(self.encoding.name());
         check_signal(self.sample_rate, self.channels, limits)?;
         let mut decoded = Decoded::new(container, self.encoding.name(), self.sample_rate, self.channels);
         let sample_bytes = self.encoding.bytes();

@@ -55,6 +55,8 @@ pub async fn start(config: FeatureConfig, process: &Process) -> Result<RunningRo
     let metrics = FeatureMetrics::register(&process.metrics);
     let replicas =
         Replicas::discover(config.inference.clone(), Connector::new(&config.inference, &config.inference_tls)?);
+    let known = replicas.clone();
+    process.views.show("feature.replicas", move || known.describe());
     let dispatcher = Dispatcher::new(replicas, config.dispatch.clone(), metrics.clone());
     let drain = CancellationToken::new();
 
@@ -63,6 +65,8 @@ pub async fn start(config: FeatureConfig, process: &Process) -> Result<RunningRo
     tokio::spawn(drain.clone().run_until_cancelled_owned(watch));
 
     let service = AnalysisService::new(&config, dispatcher, metrics, drain.clone());
+    let turns = service.turns();
+    process.views.show("feature.turns", move || turns.describe());
     let mut routes = RoutesBuilder::default();
     routes.add_service(FeatureServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES));
     Ok(bound.serve(service_names::FEATURE, routes, drain)?)

@@ -14,12 +14,13 @@ use chorale_proto::v1::{
     Envelope, analyze_request::Payload, analyze_response, feature_service_server::FeatureService,
 };
 use chorale_runtime::{
-    CALLER,
+    CALLER, REQUEST_ID,
     connections::Peer,
     deadline::timeout_of,
     failure::{Failure, Reason},
     overload::Urgency,
     shares::{Full, Place, Places},
+    trace::{self, Span},
 };
 use futures::{
     FutureExt, StreamExt, TryFutureExt,
@@ -51,6 +52,8 @@ const PIECE_BYTES: usize = 64 << 10;
 const UPLOAD_QUEUE: usize = 4;
 /// Events that wait to be classified, beside those in the window.
 const EVENT_QUEUE: usize = 4;
+/// Chunks of a track that have spans of their own: what is later looks alike, and a long track has thousands.
+const TRACED_CHUNKS: u32 = 64;
 /// Responses that wait for the transport.
 const RESPONSE_QUEUE: usize = 4;
 
@@ -88,6 +91,11 @@ impl AnalysisService {
         }
     }
 
+    /// Who computes, and who waits.
+    pub(crate) fn turns(&self) -> Arc<Turns> {
+        Arc::clone(&self.turns)
+    }
+
     /// Admits a track of `party`, whose priority is not known yet.
     fn admit(&self, party: &Party) -> Result<Place, Failure> {
         if self.drain.is_cancelled() {
@@ -115,10 +123,12 @@ impl AnalysisService {
         place: Place,
         deadline: Option<Instant>,
         responses: Responses,
+        call: CallName,
     ) {
         let began = Instant::now();
         self.metrics.open_streams.inc();
-        let track = Track { service: &self, deadline, responses: &responses };
+        let trace = call.span.context();
+        let track = Track { service: &self, deadline, responses: &responses, trace: &trace };
         let analysis = track.analyze(requests, caller, place);
         let analysis = match deadline {
             Some(deadline) => Either::Left(
@@ -133,16 +143,20 @@ impl AnalysisService {
             () = responses.closed() => Err(caller_gone()),
         };
         self.metrics.open_streams.dec();
-        self.report(&outcome, began.elapsed());
+        self.report(&outcome, began.elapsed(), &call);
         if let Err(failure) = outcome {
             let _ = responses.send(Err(failure.into())).await;
         }
     }
 
-    fn report(&self, outcome: &Result<AudioSummary, Failure>, elapsed: Duration) {
+    fn report(&self, outcome: &Result<AudioSummary, Failure>, elapsed: Duration, call: &CallName) {
+        let CallName { request_id, span } = call;
+        let trace_id = span.context().trace_id();
         let code = match outcome {
             Ok(summary) => {
                 tracing::info!(
+                    request_id,
+                    trace_id,
                     code = "OK",
                     container = summary.container,
                     codec = summary.codec,
@@ -159,15 +173,18 @@ impl AnalysisService {
             }
             Err(failure) => {
                 let code = failure.reason.name();
+                span.fail(failure.to_string());
                 if failure.reason == Reason::Internal {
-                    tracing::error!(code, error = %failure, ?elapsed, "not analysed");
+                    tracing::error!(request_id, trace_id, code, error = %failure, ?elapsed, "not analysed");
                 } else {
-                    tracing::info!(code, error = %failure, ?elapsed, "not analysed");
+                    tracing::info!(request_id, trace_id, code, error = %failure, ?elapsed, "not analysed");
                 }
                 code
             }
         };
-        self.metrics.streams.get_or_create(&[("code", code)]).inc();
+        let labels = [("rpc", "Analyze"), ("code", code)];
+        self.metrics.calls.get_or_create(&labels).inc();
+        self.metrics.call_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 }
 
@@ -180,10 +197,12 @@ impl FeatureService for AnalysisService {
         request: Request<Streaming<AnalyzeRequest>>,
     ) -> Result<Response<Self::AnalyzeStream>, Status> {
         let party = Party { caller: caller_of(&request), urgency: Urgency::Interactive };
-        let place = self.admit(&party).inspect_err(|failure| self.report(&Err(failure.clone()), Duration::ZERO))?;
+        let call = CallName::of(&request);
+        let refuse = |failure: &Failure| self.report(&Err(failure.clone()), Duration::ZERO, &call);
+        let place = self.admit(&party).inspect_err(refuse)?;
         let deadline = timeout_of(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
         let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
-        tokio::spawn(self.clone().run(request.into_inner(), party.caller, place, deadline, responses));
+        tokio::spawn(self.clone().run(request.into_inner(), party.caller, place, deadline, responses, call));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
@@ -197,12 +216,27 @@ impl FeatureService for AnalysisService {
     }
 }
 
+/// What a call is called in logs and traces.
+struct CallName {
+    /// As the gateway says.
+    request_id: Option<String>,
+    span: Span,
+}
+
+impl CallName {
+    fn of<T>(request: &Request<T>) -> Self {
+        let request_id = request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        Self { request_id, span: Span::serve("chorale.v1.FeatureService/Analyze", request.metadata()) }
+    }
+}
+
 /// One track on its way.
 #[derive(Clone, Copy)]
 struct Track<'a> {
     service: &'a AnalysisService,
     deadline: Option<Instant>,
     responses: &'a Responses,
+    trace: &'a trace::Context,
 }
 
 impl Track<'_> {
@@ -216,7 +250,10 @@ impl Track<'_> {
         let input = audio_input(&options)?;
         // A caller that says nothing yet takes no core.
         let first = next_request(&mut requests).await?;
+        let waiting = self.trace.child("turn");
         let turn = self.service.turns.enter(Party { caller, urgency: options.priority().into() }).await?;
+        drop(waiting);
+        let began = Instant::now();
         let (audio, source) = AudioSource::channel(UPLOAD_QUEUE);
         let (events, known) = mpsc::channel(EVENT_QUEUE);
         let decoding = decode_on_thread(source, input, self.service.limits.clone(), events, turn, place)?;
@@ -225,10 +262,23 @@ impl Track<'_> {
         let upload = self.receive_audio(first, requests, audio);
         let decoding = decoding.unwrap_or_else(|_| Err(DecodeFailure::Panic)).map_err(|failure| self.explain(failure));
         let results = self.send_results(known, &options);
+        let decoding = decoding.inspect_ok(|summary| self.trace_analysis(summary, began.elapsed()));
         let ((), summary, ()) = future::try_join3(upload, decoding, results).await?;
 
         self.respond(analyze_response::Event::Summary(summary_message(&summary))).await?;
         Ok(summary)
+    }
+
+    /// Decoding and features, which ran beside each other for so long, until now; how long each was busy is told beside.
+    fn trace_analysis(self, summary: &AudioSummary, elapsed: Duration) {
+        for (name, busy) in [("decode", summary.decode_time), ("mel", summary.mel_time)] {
+            self.trace.record(
+                name,
+                Instant::now().into_std(),
+                elapsed,
+                &[("chorale.busy_seconds", busy.as_secs_f64())],
+            );
+        }
     }
 
     async fn receive_audio(
@@ -295,6 +345,7 @@ impl Track<'_> {
             model_version: options.model_version.clone(),
             priority: options.priority(),
             deadline: self.deadline,
+            trace: if chunk.index < TRACED_CHUNKS { self.trace.clone() } else { trace::Context::default() },
         };
         // A task of its own: a caller that does not read must not keep a chunk from making way for those of others.
         let classified = tokio::spawn(async move { dispatcher.classify(chunk.cells, &options).await });
@@ -312,12 +363,13 @@ impl Track<'_> {
     }
 
     fn explain(self, failure: DecodeFailure) -> Failure {
-        let failure = match failure {
-            DecodeFailure::Audio(error) => error.into(),
-            DecodeFailure::Panic => Failure::new(Reason::Internal, "the decoder panicked on this audio"),
+        let (failure, codec) = match failure {
+            DecodeFailure::Audio(error, codec) => (error.into(), codec),
+            DecodeFailure::Panic => (Failure::new(Reason::Internal, "the decoder panicked on this audio"), None),
         };
         if failure.reason != Reason::Cancelled {
-            self.service.metrics.decode_errors.get_or_create(&[("kind", failure.reason.name())]).inc();
+            let labels = [("codec", codec.unwrap_or("unknown")), ("kind", failure.reason.name())];
+            self.service.metrics.decode_errors.get_or_create(&labels).inc();
         }
         failure
     }
@@ -344,7 +396,8 @@ impl From<Event<'_>> for Known {
 }
 
 enum DecodeFailure {
-    Audio(FeatureError),
+    /// With the codec, if it was known by then.
+    Audio(FeatureError, Option<&'static str>),
     Panic,
 }
 
@@ -367,7 +420,8 @@ fn decode_on_thread(
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         };
-        let outcome = analyze_on_two_cores(&source, &input, &limits, &turn, &mut sink).map_err(DecodeFailure::Audio);
+        let outcome = analyze_on_two_cores(&source, &input, &limits, &turn, &mut sink)
+            .map_err(|error| DecodeFailure::Audio(error, source.codec()));
         drop((source, turn));
         drop(place);
         // Nobody listens if the stream has ended.

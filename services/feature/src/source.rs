@@ -67,6 +67,7 @@ struct Inner {
     max_bytes: u64,
     failure: Option<Failure>,
     waited: Duration,
+    codec: Option<&'static str>,
 }
 
 enum Origin {
@@ -113,6 +114,16 @@ impl AudioSource {
         }
     }
 
+    /// Notes what it was found to hold.
+    pub(crate) fn found_codec(&self, codec: &'static str) {
+        self.lock().codec = Some(codec);
+    }
+
+    /// What it was found to hold, if that is known.
+    pub(crate) fn codec(&self) -> Option<&'static str> {
+        self.lock().codec
+    }
+
     /// A whole track in memory.
     #[must_use]
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
@@ -141,6 +152,7 @@ impl AudioSource {
             max_bytes: u64::MAX,
             failure: None,
             waited: Duration::ZERO,
+            codec: None,
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }

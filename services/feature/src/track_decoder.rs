@@ -68,6 +68,7 @@ impl<'a> TrackDecoder<'a> {
         let sample_rate = params.sample_rate.or(track.params.sample_rate).unwrap_or_default();
         let channels = params.channels.as_ref().or(track.params.channels.as_ref()).map_or(0, Channels::count);
         let codec = track.decoder.codec_info().short_name;
+        source.found_codec(codec);
         let mut decoded = Decoded::new(container_name(&*format), codec, sample_rate, channels as u32);
         decoded.extra_tracks = track.audio_tracks.saturating_sub(1);
         let trim = Trim::of(&*format, &track, source);

@@ -28,6 +28,7 @@ use chorale_runtime::{
     overload::{Urgency, WaitLimit, WaitPolicy},
     shares::PLACES_PER_FREE_PLACE,
 };
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::metrics::FeatureMetrics;
@@ -67,6 +68,27 @@ pub(crate) struct Party {
     /// Any text that tells callers apart.
     pub(crate) caller: Arc<str>,
     pub(crate) urgency: Urgency,
+}
+
+/// What the view `feature.turns` shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct TurnsState {
+    free_cores: usize,
+    /// Tracks that may wait now.
+    limit: usize,
+    waiting: Vec<WaitingState>,
+}
+
+/// A track that waits.
+#[derive(Debug, Serialize)]
+struct WaitingState {
+    /// The gateway's pseudonym.
+    caller: String,
+    priority: &'static str,
+    /// How long until it has waited for as long as its place says.
+    behind_seconds: f64,
+    /// How long it has waited since then.
+    waited_seconds: f64,
 }
 
 impl State {
@@ -139,6 +161,25 @@ impl Turns {
         let core = self.join(place, &party, true)?.await.map_err(|_| lost())?;
         self.entered(party.urgency, came, Instant::now());
         Ok(Turn { turns: Arc::clone(self), party, place, core: Some(core), seconds: 0.0, ended: false })
+    }
+
+    /// Who waits, in the order of their turns, for people.
+    pub(crate) fn describe(&self) -> TurnsState {
+        let mut state = self.lock();
+        state.waiting();
+        let now = Instant::now();
+        let describe = |((turn, _), waiting): (&Place, &Waiting)| WaitingState {
+            caller: waiting.party.caller.to_string(),
+            priority: waiting.party.urgency.name(),
+            // Places of who came with others, or without haste, are later than now.
+            behind_seconds: turn.saturating_duration_since(now).as_secs_f64(),
+            waited_seconds: now.saturating_duration_since(*turn).as_secs_f64(),
+        };
+        TurnsState {
+            free_cores: state.free,
+            limit: state.limit.limit(),
+            waiting: state.queue.iter().map(describe).collect(),
+        }
     }
 
     /// Why a further track of `party` would be refused now; `None` if it would not.

@@ -9,6 +9,7 @@ use chorale_runtime::{
     CALLER, REQUEST_ID,
     failure::{Failure, Reason},
     replicas::{Assigned, Replicas},
+    trace::Span,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,6 +32,8 @@ pub(crate) struct Analysis {
     /// Gives the results.
     pub(crate) responses: Streaming<AnalyzeResponse>,
     replica: Assigned,
+    /// Ends with the call.
+    _span: Span,
 }
 
 impl Analysis {
@@ -72,7 +75,10 @@ impl Analysis {
         // The channel is empty and its receiver is here, so there is room.
         let _ = requests.try_send(first);
 
+        let span = origin.trace.call("chorale.v1.FeatureService/Analyze");
+        span.set("server.address", replica.address().to_string());
         let mut request = Request::new(ReceiverStream::new(queued));
+        span.context().inject(request.metadata_mut());
         if let Some(remaining) = remaining {
             request.set_timeout(remaining);
         }
@@ -85,11 +91,13 @@ impl Analysis {
         let failure = match timeout(ADMISSION_TIMEOUT, client.analyze(request)).await {
             Ok(Ok(response)) => {
                 replica.answered();
-                return Ok(Self { requests: Some(requests), responses: response.into_inner(), replica });
+                let responses = response.into_inner();
+                return Ok(Self { requests: Some(requests), responses, replica, _span: span });
             }
             Ok(Err(status)) => feature_failure(&status),
             Err(_elapsed) => away("the feature service does not answer"),
         };
+        span.fail(failure.to_string());
         tracing::debug!(address = %replica.address(), %failure, "feature call not admitted");
         if another_may_admit(&failure) {
             replica.failed();

@@ -33,6 +33,7 @@ use chorale_proto::v1::{
 use chorale_runtime::{
     failure::{Failure, Reason},
     replicas::Replicas,
+    trace,
 };
 use tokio::{
     sync::mpsc,
@@ -82,6 +83,7 @@ pub(crate) struct Context {
 pub(crate) struct Origin<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) caller: &'a Caller,
+    pub(crate) trace: &'a trace::Context,
 }
 
 /// One call.
@@ -184,7 +186,11 @@ impl<'a> Classification<'a> {
             None => Role::Alone,
             Some(digest) => {
                 let wait = self.wait_for_equals();
-                match self.context.answers.settle(&digest, &model, self.terms(), wait).await {
+                let span = self.origin.trace.child("cache");
+                let settled = self.context.answers.settle(&digest, &model, self.terms(), wait).await;
+                span.set("chorale.cached", matches!(settled, Settled::Known(_)));
+                drop(span);
+                match settled {
                     Settled::Known(verdict) => {
                         self.accept(&model, false).await?;
                         return Ok(cached(&verdict));
@@ -347,7 +353,11 @@ impl<'a> Classification<'a> {
                         uploading = false;
                         let digest = self.end_of_upload(heard)?;
                         if !self.options.bypass_cache && !matches!(role, Role::Leader(_)) {
-                            role = match self.context.answers.look_up(&digest, &heard.model, self.terms()).await {
+                            let span = self.origin.trace.child("cache");
+                            let found = self.context.answers.look_up(&digest, &heard.model, self.terms()).await;
+                            span.set("chorale.cached", matches!(found, Lookup::Known(_)));
+                            drop(span);
+                            role = match found {
                                 Lookup::Known(verdict) => return Ok(Outcome::Known(verdict)),
                                 Lookup::Lead(leader) => self.lead(leader),
                                 Lookup::Follow(follower) => Role::Follower(follower),
@@ -416,6 +426,7 @@ impl<'a> Classification<'a> {
             return Err(too_long(max_duration));
         }
         let vote = heard.add(chunk).map_err(feature_bug)?;
+        self.context.metrics.count_vote(&vote);
         if !heard.one_model {
             self.context.models.refresh();
         }
@@ -447,6 +458,7 @@ impl<'a> Classification<'a> {
             )));
         }
 
+        let _vote = self.origin.trace.child("vote");
         let timing = Timing { decode: summary.decode, mel: summary.mel, ..heard.timing(self.began) };
         let verdict = Verdict {
             warnings: summary.warnings,

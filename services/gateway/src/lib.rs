@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod heard;
 mod metrics;
 mod model;
+mod open_calls;
 mod oversize;
 mod pace;
 mod replay;
@@ -61,6 +62,8 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let drain = CancellationToken::new();
     let connector = Connector::new(&feature, &feature_tls)?;
     let replicas = Replicas::discover(feature, connector);
+    let known = replicas.clone();
+    process.views.show("gateway.replicas", move || known.describe());
     process.readiness.set(service_names::CLASSIFIER, false);
     let (models, learning) = LatestModels::learn(replicas.clone(), process.readiness.clone());
     tokio::spawn(drain.clone().run_until_cancelled_owned(learning));
@@ -70,6 +73,8 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let CacheConfig { shared_wait, across_callers, .. } = cache;
     let context = Context { limits, shared_wait, across_callers, replicas, models, answers, metrics };
     let classifier = Classifier::new(context, authenticator, drain.clone());
+    let calls = classifier.open_calls();
+    process.views.show("gateway.calls", move || calls.describe());
     let mut routes = RoutesBuilder::default();
     let service = ClassifierServiceServer::new(classifier).max_decoding_message_size(max_message_bytes);
     routes.add_service(ExplainOversize(service));

@@ -5,10 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use chorale_runtime::metrics::{RegistryExt, latency_buckets};
+use chorale_proto::v1::ChunkVote;
+use chorale_runtime::{
+    failure::Reason,
+    metrics::{RegistryExt, latency_buckets},
+};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, exemplar::HistogramWithExemplars, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -17,6 +21,16 @@ use prometheus_client::{
 pub(crate) enum Rpc {
     ClassifyStream,
     Classify,
+}
+
+impl Rpc {
+    /// `package.Service/Method`.
+    pub(crate) const fn full_name(self) -> &'static str {
+        match self {
+            Self::ClassifyStream => "chorale.v1.ClassifierService/ClassifyStream",
+            Self::Classify => "chorale.v1.ClassifierService/Classify",
+        }
+    }
 }
 
 /// How a cache lookup ended.
@@ -101,11 +115,22 @@ fn latencies<L: Clone + std::hash::Hash + Eq>() -> Latencies<L> {
     Family::new_with_constructor(|| Histogram::new(latency_buckets()))
 }
 
+/// The labels of an exemplar: the id of a trace that somebody follows.
+type TraceLabels = Vec<(String, String)>;
+type TracedLatencies<L> = Family<L, HistogramWithExemplars<TraceLabels>, fn() -> HistogramWithExemplars<TraceLabels>>;
+
+fn traced_latencies<L: Clone + std::hash::Hash + Eq>() -> TracedLatencies<L> {
+    Family::new_with_constructor(|| HistogramWithExemplars::new(latency_buckets()))
+}
+
+/// What a silent chunk votes for, in metrics.
+const SILENT: &str = "silent";
+
 /// The metrics of one gateway, `chorale_gateway_*`.
 #[derive(Debug, Clone)]
 pub(crate) struct GatewayMetrics {
     pub(crate) calls: Family<CallLabels, Counter>,
-    pub(crate) call_seconds: Latencies<CallLabels>,
+    pub(crate) call_seconds: TracedLatencies<CallLabels>,
     pub(crate) open_streams: Gauge,
     pub(crate) audio_bytes: Counter,
     pub(crate) cache_lookups: Family<LookupLabels, Counter>,
@@ -113,6 +138,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) cache_breaker_open: Gauge,
     pub(crate) cache_seconds: Latencies<OperationLabels>,
     pub(crate) flights_shared: Counter,
+    pub(crate) chunk_votes: Family<GenreLabels, Counter>,
     pub(crate) verdicts: Family<GenreLabels, Counter>,
     pub(crate) model_verdicts: ByVersion,
     pub(crate) feature_retries: Counter,
@@ -122,12 +148,18 @@ pub(crate) struct GatewayMetrics {
 }
 
 impl GatewayMetrics {
+    /// Counts what a chunk votes for.
+    pub(crate) fn count_vote(&self, vote: &ChunkVote) {
+        let genre = if vote.silent { SILENT } else { &*vote.genre };
+        self.chunk_votes.get_or_create(&GenreLabels { genre: genre.to_owned() }).inc();
+    }
+
     /// Registers them.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let model_verdicts = ByVersion::default();
         registry.register("model_verdicts", "Verdicts given, by version of the model", model_verdicts.counters.clone());
         let mut counter = |name, help| registry.add(name, help, Counter::default());
-        Self {
+        let metrics = Self {
             audio_bytes: counter("audio_bytes", "Bytes of audio received"),
             cache_failed_writes: counter("cache_failed_writes", "Verdicts that the result cache did not take"),
             flights_shared: counter("flights_shared", "Calls answered by an equal call that ran at the same time"),
@@ -141,7 +173,7 @@ impl GatewayMetrics {
                 "Verdicts given before the end of the track, as the caller allowed",
             ),
             calls: registry.add("calls", "Calls that ended, by RPC and code", Family::default()),
-            call_seconds: registry.add("call_seconds", "Duration of calls, by RPC and code", latencies()),
+            call_seconds: registry.add("call_seconds", "Duration of calls, by RPC and code", traced_latencies()),
             open_streams: registry.add("open_streams", "Calls that are being classified", Gauge::default()),
             cache_lookups: registry.add("cache_lookups", "Lookups in the result cache, by result", Family::default()),
             cache_breaker_open: registry.add(
@@ -151,9 +183,21 @@ impl GatewayMetrics {
             ),
             cache_seconds: registry.add("cache_seconds", "Duration of cache operations", latencies()),
             limits_hit: registry.add("limits_hit", "Calls that failed at a limit, by limit", Family::default()),
+            chunk_votes: registry.add(
+                "chunk_votes",
+                "Chunks heard, by the genre that they vote for",
+                Family::default(),
+            ),
             verdicts: registry.add("verdicts", "Verdicts given, by genre", Family::default()),
             model_verdicts,
+        };
+        // What has not happened yet is 0: a counter that is born at 1 hides its first step from `rate`.
+        for rpc in [Rpc::ClassifyStream, Rpc::Classify] {
+            for code in std::iter::once("OK").chain(Reason::ALL.iter().map(|reason| reason.name())) {
+                drop(metrics.calls.get_or_create(&CallLabels { rpc, code }));
+            }
         }
+        metrics
     }
 }
 

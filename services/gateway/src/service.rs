@@ -14,10 +14,12 @@ use chorale_proto::v1::{
     GetModelResponse, Limits, Verdict, classifier_service_server::ClassifierService, classify_stream_response::Event,
 };
 use chorale_runtime::{
+    REQUEST_ID,
     connections::Peer,
     deadline::timeout_of,
     failure::{Failure, Reason},
     shares::{Full, Place, Places},
+    trace::{self, Span},
 };
 use tokio::{
     sync::mpsc,
@@ -25,7 +27,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{
+    Request, Response, Status, Streaming,
+    metadata::{MetadataMap, MetadataValue},
+};
 
 use crate::{
     auth::{Authenticator, Caller},
@@ -33,6 +38,7 @@ use crate::{
     config::LimitsConfig,
     deadline::Deadline,
     metrics::{CallLabels, GatewayMetrics, GenreLabels, LimitLabels, Rpc},
+    open_calls::{OpenCall, OpenCalls},
     request::{CheckedOptions, Upload},
 };
 
@@ -45,6 +51,7 @@ pub(crate) struct Classifier {
     context: Arc<Context>,
     authenticator: Authenticator,
     places: Places,
+    open: OpenCalls,
     drain: CancellationToken,
 }
 
@@ -52,18 +59,27 @@ impl Classifier {
     /// Takes calls of those whom `authenticator` knows until `drain`.
     pub(crate) fn new(context: Context, authenticator: Authenticator, drain: CancellationToken) -> Self {
         let places = Places::new(count(context.limits.max_concurrent_streams));
-        Self { context: Arc::new(context), authenticator, places, drain }
+        Self { context: Arc::new(context), authenticator, places, open: OpenCalls::default(), drain }
+    }
+
+    /// The calls that are served now.
+    pub(crate) fn open_calls(&self) -> OpenCalls {
+        self.open.clone()
     }
 
     /// Admits a call, before any work is done for it.
     fn admit<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Call, Status> {
         let stranger = Caller::of_peer(request.extensions().get::<Peer>());
-        let mut call = Call::new(rpc, stranger, self.context.metrics.clone());
+        let span = Span::serve(rpc.full_name(), request.metadata());
+        let mut call = Call::new(rpc, stranger, span, self.context.metrics.clone());
         match self.place(request, &mut call) {
-            Ok(()) => Ok(call),
+            Ok(()) => {
+                call.open(&self.open);
+                Ok(call)
+            }
             Err(refused) => {
                 call.end(Err(&refused));
-                Err(refused.into())
+                Err(call.named(Status::from(refused)))
             }
         }
     }
@@ -135,6 +151,7 @@ impl ClassifierService for Classifier {
         let mut call = self.admit(Rpc::ClassifyStream, &request)?;
         let deadline = timeout_of(request.metadata()).and_then(Deadline::after);
         let (events, responses) = mpsc::channel(QUEUED_EVENTS);
+        let response = call.named(Response::new(ReceiverStream::new(responses)));
         let service = self.clone();
         // A task of its own, so that deadlines and pauses are noticed also while the caller reads nothing.
         tokio::spawn(async move {
@@ -151,7 +168,7 @@ impl ClassifierService for Classifier {
             // A caller that is gone, or that reads nothing for so long, gets nothing.
             let _ = timeout(service.context.limits.idle_timeout, events.send(last)).await;
         });
-        Ok(Response::new(ReceiverStream::new(responses)))
+        Ok(response)
     }
 
     async fn classify(&self, request: Request<ClassifyRequest>) -> Result<Response<ClassifyResponse>, Status> {
@@ -167,7 +184,10 @@ impl ClassifierService for Classifier {
             }
         };
         call.end(outcome.as_ref());
-        Ok(Response::new(ClassifyResponse { verdict: Some(outcome?) }))
+        match outcome {
+            Ok(verdict) => Ok(call.named(Response::new(ClassifyResponse { verdict: Some(verdict) }))),
+            Err(failure) => Err(call.named(Status::from(failure))),
+        }
     }
 
     async fn get_model(&self, request: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
@@ -191,26 +211,53 @@ impl ClassifierService for Classifier {
 /// One call, for the log and the metrics. Dropped without an end, its caller went away.
 struct Call {
     request_id: String,
+    span: Span,
+    trace: trace::Context,
     caller: Caller,
     rpc: Rpc,
     began: Instant,
-    bytes: AtomicU64,
+    bytes: Arc<AtomicU64>,
     metrics: GatewayMetrics,
     ended: bool,
+    /// Where it is among the open ones, if it was admitted.
+    open: Option<OpenCalls>,
     /// Held while it is served.
     place: Option<Place>,
 }
 
 impl Call {
-    fn new(rpc: Rpc, caller: Caller, metrics: GatewayMetrics) -> Self {
+    fn new(rpc: Rpc, caller: Caller, span: Span, metrics: GatewayMetrics) -> Self {
         metrics.open_streams.inc();
         let request_id = format!("{:032x}", rand::random::<u128>());
-        let (began, bytes) = (Instant::now(), AtomicU64::new(0));
-        Self { request_id, caller, rpc, began, bytes, metrics, ended: false, place: None }
+        span.set("chorale.request_id", request_id.clone());
+        let (began, bytes) = (Instant::now(), Arc::default());
+        let trace = span.context();
+        Self { request_id, span, trace, caller, rpc, began, bytes, metrics, ended: false, open: None, place: None }
+    }
+
+    /// Counts it among the `open` ones until it ends.
+    fn open(&mut self, open: &OpenCalls) {
+        let call = OpenCall {
+            caller: Arc::clone(&self.caller.key),
+            rpc: self.rpc,
+            trace_id: self.trace.trace_id(),
+            began: self.began,
+            bytes: Arc::clone(&self.bytes),
+        };
+        open.add(self.request_id.clone(), call);
+        self.open = Some(open.clone());
+    }
+
+    /// Tells the caller what the call is called in logs.
+    fn named<A: Answer>(&self, mut answer: A) -> A {
+        if let Ok(request_id) = MetadataValue::try_from(&self.request_id) {
+            answer.metadata_mut().insert(REQUEST_ID, request_id);
+        }
+        answer
     }
 
     fn origin(&self) -> Origin<'_> {
-        Origin { request_id: &self.request_id, caller: &self.caller }
+        Origin { request_id: &self.request_id, caller: &self.caller, trace: &self.trace }
     }
 
     fn end(&mut self, outcome: Result<&Verdict, &Failure>) {
@@ -219,8 +266,12 @@ impl Call {
         let code = outcome.map_or_else(|failure| failure.reason.name(), |_| "OK");
         let labels = CallLabels { rpc: self.rpc, code };
         self.metrics.calls.get_or_create(&labels).inc();
-        self.metrics.call_seconds.get_or_create(&labels).observe(elapsed);
+        let exemplar = self.trace.is_sampled().then(|| self.trace.trace_id()).flatten();
+        let exemplar = exemplar.map(|trace_id| vec![("trace_id".to_owned(), trace_id)]);
+        self.metrics.call_seconds.get_or_create(&labels).observe(elapsed, exemplar, None);
         let (request_id, rpc, bytes) = (&self.request_id, self.rpc, self.bytes.load(Ordering::Relaxed));
+        let trace_id = self.trace.trace_id();
+        self.span.set("chorale.code", code);
         let caller = &*self.caller.key;
         match outcome {
             Ok(verdict) => {
@@ -228,6 +279,7 @@ impl Call {
                 self.metrics.model_verdicts.count(&verdict.model_version);
                 tracing::info!(
                     request_id,
+                    trace_id,
                     caller,
                     ?rpc,
                     code,
@@ -246,7 +298,9 @@ impl Call {
                 if let Some(limit) = failure.metadata.get("limit") {
                     self.metrics.limits_hit.get_or_create(&LimitLabels { limit: limit.clone() }).inc();
                 }
-                tracing::info!(request_id, caller, ?rpc, code, message = %failure, bytes, elapsed, "call");
+                self.span.fail(failure.to_string());
+                let message = failure.to_string();
+                tracing::info!(request_id, trace_id, caller, ?rpc, code, message, bytes, elapsed, "call");
             }
         }
     }
@@ -258,6 +312,26 @@ impl Drop for Call {
             self.end(Err(&gone()));
         }
         self.metrics.open_streams.dec();
+        if let Some(open) = &self.open {
+            open.remove(&self.request_id);
+        }
+    }
+}
+
+/// What carries metadata back to a caller.
+trait Answer {
+    fn metadata_mut(&mut self) -> &mut MetadataMap;
+}
+
+impl<T> Answer for Response<T> {
+    fn metadata_mut(&mut self) -> &mut MetadataMap {
+        Response::metadata_mut(self)
+    }
+}
+
+impl Answer for Status {
+    fn metadata_mut(&mut self) -> &mut MetadataMap {
+        Status::metadata_mut(self)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
@@ -26,9 +27,25 @@ pub(crate) struct Batcher {
     metrics: Arc<InferenceMetrics>,
 }
 
+/// What the view `inference.queue` shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct QueueState {
+    waiting_chunks: usize,
+    /// Chunks that may wait now.
+    limit_chunks: usize,
+    /// Devices that take batches.
+    serving_devices: usize,
+}
+
 impl Batcher {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits, for people.
+    pub(crate) fn describe(&self) -> QueueState {
+        let queue = self.lock();
+        QueueState { waiting_chunks: queue.len(), limit_chunks: queue.limit(), serving_devices: *self.serving.borrow() }
     }
 
     /// Waits for the next batch. None if there will be no further one.

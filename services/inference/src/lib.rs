@@ -81,6 +81,10 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
     let pulses: Vec<Pulse> =
         config.devices.iter().map(|&device| worker::start(device, context.clone())).collect::<Result<_, _>>()?;
     tokio::spawn(watch(pulses, config.max_forward_time, process.clone()));
+    let batcher = intake.batcher();
+    process.views.show("inference.queue", move || batcher.describe());
+    let shown = Arc::clone(&models);
+    process.views.show("inference.models", move || shown.summary());
 
     let devices: Vec<String> = config.devices.iter().map(ToString::to_string).collect();
     tracing::info!(

@@ -62,6 +62,7 @@ pub(crate) struct InferenceMetrics {
     forward_failures: Family<ByDevice, Counter>,
     device_busy: Family<ByDevice, Counter<f64, AtomicU64>>,
     devices_serving: Gauge,
+    device_memory: Family<ByDevice, Gauge>,
     model_info: Family<ByModel, Gauge>,
     model_loads: Family<Label, Counter>,
 }
@@ -110,6 +111,11 @@ impl InferenceMetrics {
             device_busy: registry.add(
                 "device_busy_seconds",
                 "Time that a device spent in forward passes",
+                Family::default(),
+            ),
+            device_memory: registry.add(
+                "device_memory_bytes",
+                "Memory of a GPU that is in use, by anybody",
                 Family::default(),
             ),
             devices_serving: registry.add("serving_devices", "Devices that take batches", Gauge::default()),
@@ -177,6 +183,11 @@ impl InferenceMetrics {
         if failed {
             self.forward_failures.get_or_create(&by_device(device)).inc();
         }
+    }
+
+    /// So many bytes of the device's own memory are in use.
+    pub(crate) fn device_memory(&self, device: DeviceSpec, bytes: u64) {
+        self.device_memory.get_or_create(&by_device(device)).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// The number of devices that take batches now.

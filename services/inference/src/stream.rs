@@ -19,7 +19,10 @@ use std::{
 
 use chorale_model::contract::{self, CHUNK_CELLS};
 use chorale_proto::v1::{ChunkError, InferRequest, InferResponse, infer_response};
-use chorale_runtime::failure::{Failure, Reason};
+use chorale_runtime::{
+    failure::{Failure, Reason},
+    trace,
+};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
@@ -119,7 +122,7 @@ where
     fn accept(&mut self, request: InferRequest) -> Result<(), Failure> {
         let received = Instant::now();
         let urgency = request.priority().into();
-        let InferRequest { tag, mel, feature_id, timeout_millis, model_version, .. } = request;
+        let InferRequest { tag, mel, feature_id, timeout_millis, model_version, traceparent, .. } = request;
         if !self.in_flight.insert(tag) {
             return Err(Failure::invalid("tag", format!("tag {tag} is in flight on this stream already")));
         }
@@ -127,7 +130,10 @@ where
         let timeout = (timeout_millis > 0).then(|| Duration::from_millis(timeout_millis.into()));
         let reply = Reply::new(tag, self.answer_sender.clone(), Arc::clone(&self.metrics));
         match self.model_for(&feature_id, mel.len(), &model_version) {
-            Ok(model) => self.intake.submit(WaitingChunk::new(mel, model, urgency, received, timeout, reply)),
+            Ok(model) => {
+                let chunk = WaitingChunk::new(mel, model, urgency, received, timeout, reply);
+                self.intake.submit(chunk.traced(trace::Context::of_traceparent(&traceparent)));
+            }
             Err(failure) => reply.send(Err(failure)),
         }
         Ok(())

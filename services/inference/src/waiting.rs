@@ -10,6 +10,7 @@ use chorale_proto::v1::Prediction;
 use chorale_runtime::{
     failure::{Failure, Reason},
     overload::Urgency,
+    trace,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -32,6 +33,7 @@ pub(crate) struct WaitingChunk {
     urgency: Urgency,
     received: Instant,
     deadline: Option<Instant>,
+    trace: trace::Context,
     reply: Reply,
 }
 
@@ -47,7 +49,17 @@ impl WaitingChunk {
     ) -> Self {
         // A timeout beyond what the clock can hold is no timeout.
         let deadline = timeout.and_then(|timeout| received.checked_add(timeout));
-        Self { mel, model, urgency, received, deadline, reply }
+        Self { mel, model, urgency, received, deadline, trace: trace::Context::default(), reply }
+    }
+
+    /// The same, as a part of a span.
+    pub(crate) fn traced(self, trace: trace::Context) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// The span that it is a part of.
+    pub(crate) fn trace(&self) -> &trace::Context {
+        &self.trace
     }
 
     /// Whether somebody waits for its track.

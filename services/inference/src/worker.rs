@@ -15,6 +15,7 @@
 //! batch may be for several models: those of each have a forward pass of their own.
 
 use std::{
+    cell::Cell,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -22,7 +23,10 @@ use std::{
 
 use chorale_model::DeviceSpec;
 use chorale_proto::v1::Prediction;
-use chorale_runtime::failure::{Failure, Reason};
+use chorale_runtime::{
+    failure::{Failure, Reason},
+    trace::{self, Span},
+};
 
 use crate::{
     InferenceError,
@@ -39,6 +43,7 @@ use crate::{
 const FAILURES_TO_REST: u32 = 3;
 /// The pause before the first probe of a resting device; it doubles up to the longest.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
 /// What the workers of a role share.
@@ -71,7 +76,7 @@ impl WorkerContext {
 pub(crate) fn start(device: DeviceSpec, context: WorkerContext) -> Result<Pulse, InferenceError> {
     let serving = context.batcher.join();
     let pulse = Pulse::new(device);
-    let worker = Worker { device, context, pulse: pulse.clone() };
+    let worker = Worker { device, context, pulse: pulse.clone(), memory_due: Cell::default() };
     thread::Builder::new()
         .name(format!("infer-{device}"))
         .spawn(move || worker.run(serving))
@@ -83,6 +88,8 @@ struct Worker {
     device: DeviceSpec,
     context: WorkerContext,
     pulse: Pulse,
+    /// When the device's memory is measured again.
+    memory_due: Cell<Option<Instant>>,
 }
 
 impl Worker {
@@ -106,6 +113,7 @@ impl Worker {
 
     /// Runs a batch, model by model, and answers every chunk. True if the device works: any forward pass went well.
     fn run_batch(&self, batch: Batch) -> bool {
+        self.watch_memory();
         let mut by_model: Vec<(Arc<LoadedModel>, Vec<WaitingChunk>)> = Vec::new();
         for chunk in batch.chunks {
             match by_model.iter_mut().find(|(model, _)| Arc::ptr_eq(model, chunk.model())) {
@@ -116,15 +124,32 @@ impl Worker {
         by_model.into_iter().fold(false, |works, (model, chunks)| self.run_chunks(&model, chunks) || works)
     }
 
+    /// Measures what the device's memory holds, which takes a moment: now and then.
+    fn watch_memory(&self) {
+        let now = Instant::now();
+        if self.memory_due.get().is_some_and(|due| now < due) {
+            return;
+        }
+        self.memory_due.set(Some(now + MEMORY_INTERVAL));
+        if let Some(bytes) = self.device.memory_in_use() {
+            self.context.metrics.device_memory(self.device, bytes);
+        }
+    }
+
     /// One forward pass over chunks for `model`, at least one. True if it went well.
     fn run_chunks(&self, model: &LoadedModel, chunks: Vec<WaitingChunk>) -> bool {
         let started = Instant::now();
         for chunk in &chunks {
-            self.context.metrics.queue_wait(chunk.urgency(), started.saturating_duration_since(chunk.received()));
+            let wait = started.saturating_duration_since(chunk.received());
+            self.context.metrics.queue_wait(chunk.urgency(), wait);
+            chunk.trace().record("queue", started, wait, &[]);
         }
+        let batch = trace_batch(&chunks, self.device);
         let mels: Vec<&[u8]> = chunks.iter().map(WaitingChunk::mel).collect();
         let forward = |network: &Network| self.pulse.during(|| network.forward(&mels, &self.context.metrics));
+        let span = batch.child("forward");
         let result = self.network(model).and_then(forward);
+        drop(span);
         // A batch of 2³² chunks does not fit into memory.
         let compute = started.elapsed() / u32::try_from(mels.len()).unwrap_or(u32::MAX).max(1);
         match result {
@@ -141,6 +166,7 @@ impl Worker {
                 true
             }
             Err(error) => {
+                batch.fail(error.to_string());
                 tracing::error!(%error, version = model.version(), "a batch failed");
                 for chunk in chunks {
                     chunk.answer(Err(Failure::new(Reason::Internal, error.to_string())));
@@ -174,6 +200,16 @@ impl Worker {
         let network = self.network(&heaviest)?;
         self.pulse.during(|| network.warm_up(self.context.max_batch, &self.context.metrics))
     }
+}
+
+/// A span for a batch, linked to those of all its chunks, and in the trace of the first that somebody follows.
+fn trace_batch(chunks: &[WaitingChunk], device: DeviceSpec) -> Span {
+    let mut followed = chunks.iter().map(WaitingChunk::trace).filter(|trace| trace.is_sampled());
+    let Some(first) = followed.next() else { return trace::Context::default().child("batch") };
+    let span = first.child_for("batch", followed);
+    span.set("chorale.batch.chunks", i64::try_from(chunks.len()).unwrap_or(i64::MAX));
+    span.set("chorale.device", device.to_string());
+    span
 }
 
 #[cfg(test)]

@@ -32,6 +32,19 @@ impl DeviceSpec {
                 .map_err(|error| ModelError::DeviceUnavailable { device: self, reason: error.to_string() }),
         }
     }
+
+    /// Bytes of its own memory that are in use, by whomever. `None` for the processor, and on a thread that has not run it.
+    #[must_use]
+    pub fn memory_in_use(self) -> Option<u64> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => {
+                let (free, total) = candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok()?;
+                u64::try_from(total.saturating_sub(free)).ok()
+            }
+            _ => None,
+        }
+    }
 }
 
 impl FromStr for DeviceSpec {

@@ -52,6 +52,15 @@ impl Connector {
         endpoint(target)?.connect_with_connector(self.service(target, addresses)).await
     }
 
+    /// The same, but the connection is made when it is first used, and again when it breaks.
+    ///
+    /// # Errors
+    /// If the target's name is none that a request can carry.
+    pub(crate) fn connect_lazily(&self, target: &Target) -> Result<Channel, Error> {
+        let addresses = (target.bare_host().to_owned(), target.port());
+        Ok(endpoint(target)?.connect_with_connector_lazy(self.service(target, addresses)))
+    }
+
     /// A connection to `target` at one of its addresses, which is made when it is first used, and again when it breaks.
     ///
     /// # Errors

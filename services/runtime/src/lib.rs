@@ -1,8 +1,8 @@
 //! How a Chorale service starts, stops, logs, measures and fails.
 //!
 //! Every role is built from the same parts, in this order: [`config`] is loaded and checked before a port is bound,
-//! [`telemetry`] starts, the role's [`server`] binds and serves with health and reflection, [`admin`] answers probes
-//! and metrics, and [`shutdown`] ends it all in order. [`failure`] is the one table of errors and codes, [`replicas`]
+//! [`telemetry`] starts, with [`trace`]s if they are wanted, the role's [`server`] binds and serves with health and reflection, [`admin`] answers probes
+//! and metrics, what a process knows of itself is there to [`inspect`], and [`shutdown`] ends it all in order. [`failure`] is the one table of errors and codes, [`replicas`]
 //! finds and balances the other side, [`deadline`] reads how long a caller waits, [`overload`] says what may wait and who goes
 //! first, [`shares`] what each caller may have of it. [`connections`] are taken by a server and made by a [`connector`], over [`tls`] if so configured; [`reload`] follows
 //! the files behind that.
@@ -14,6 +14,7 @@ pub mod connector;
 pub mod deadline;
 pub mod failure;
 pub mod health;
+pub mod inspect;
 pub mod metrics;
 pub mod overload;
 pub mod process;
@@ -24,6 +25,7 @@ pub mod shares;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 
 /// The metadata key under which a request's id travels through the cluster.
 pub const REQUEST_ID: &str = "x-request-id";

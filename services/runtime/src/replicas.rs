@@ -207,6 +207,23 @@ impl Replica {
     }
 }
 
+/// What is known of a replica.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReplicaState {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Pieces of work that it has not answered.
+    pub outstanding: usize,
+    /// Whether it gets no work, as it has just failed.
+    pub cooling_down: bool,
+    /// Cool-downs without an answer between them.
+    pub failures_in_a_row: u32,
+    /// The share of a steady replica's work that it should have now.
+    pub share: f64,
+    /// Of two, the one with less gets the next piece of work.
+    pub load: f64,
+}
+
 /// A replica with one piece of work counted against it, until this is dropped.
 #[derive(Debug)]
 pub struct Assigned {
@@ -272,6 +289,24 @@ impl Replicas {
     #[must_use]
     pub fn current(&self) -> Vec<Arc<Replica>> {
         self.current.borrow().clone()
+    }
+
+    /// Every replica with what is known of it, for people.
+    #[must_use]
+    pub fn describe(&self) -> Vec<ReplicaState> {
+        let now = Instant::now();
+        let describe = |replica: &Arc<Replica>| {
+            let health = *replica.health();
+            ReplicaState {
+                address: replica.address,
+                outstanding: replica.outstanding.load(Ordering::Relaxed),
+                cooling_down: health.cooling_down(now),
+                failures_in_a_row: health.failures,
+                share: health.share(now),
+                load: replica.load(&health, now),
+            }
+        };
+        self.current.borrow().iter().map(describe).collect()
     }
 
     /// Waits until at least one replica is known.

@@ -1,9 +1,16 @@
 //! Logs: structured `tracing` events on standard error.
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, registry::LookupSpan, reload, util::SubscriberInitExt,
+};
+
+use crate::tls::TlsError;
 
 /// What is logged, and how.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -34,7 +41,7 @@ impl Default for LogConfig {
     }
 }
 
-/// A log filter that cannot be read, or telemetry that was started twice.
+/// Telemetry that cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter is wrong.
@@ -48,27 +55,85 @@ pub enum TelemetryError {
     /// Telemetry runs already.
     #[error("logs are being written already: {0}")]
     AlreadyStarted(Box<dyn std::error::Error + Send + Sync>),
+    /// The level of logs that were never started.
+    #[error("no logs are being written")]
+    NotStarted,
+    /// A share of calls that is none.
+    #[error("telemetry.sample_ratio: expected a number from 0 to 1, found {0}")]
+    SampleRatio(f64),
+    /// The files for the collector cannot be used.
+    #[error("telemetry.otlp_tls: {0}")]
+    Tls(#[from] TlsError),
+    /// The collector has a name that no request can carry.
+    #[error("telemetry.otlp_endpoint: {0}")]
+    Collector(#[from] tonic::transport::Error),
+    /// Traces cannot be exported.
+    #[error("telemetry.otlp_endpoint: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+}
+
+/// The level of the logs, which can be changed while they are written. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct LogLevel {
+    current: Arc<Mutex<Option<(String, reload::Handle<EnvFilter, Registry>)>>>,
+}
+
+impl LogLevel {
+    /// The level, or the levels by crate; none if no logs are written.
+    #[must_use]
+    pub fn get(&self) -> Option<String> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map(|(level, _)| level.clone())
+    }
+
+    /// Logs by `level` from now on: a level, or levels by crate.
+    ///
+    /// # Errors
+    /// If it cannot be read, or no logs are written.
+    pub fn set(&self, level: &str) -> Result<(), TelemetryError> {
+        let filter = filter(level)?;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, handle) = current.as_mut().ok_or(TelemetryError::NotStarted)?;
+        handle.reload(filter).map_err(|_gone| TelemetryError::NotStarted)?;
+        level.clone_into(known);
+        Ok(())
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
+    // Decoders report damage as errors; their own log lines would only let an upload fill the log.
+    EnvFilter::try_new(format!("symphonia=off,opentelemetry=warn,{level}"))
+        .map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })
 }
 
 /// Starts logging for the process.
 ///
 /// # Errors
 /// If the filter cannot be read, or logging was started before.
-pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
-    // Decoders report damage as errors; their own log lines would only let an upload fill the log.
-    let filter = EnvFilter::try_new(format!("symphonia=off,{}", config.level))
-        .map_err(|source| TelemetryError::Filter { level: config.level.clone(), source })?;
+pub fn start(config: &LogConfig) -> Result<LogLevel, TelemetryError> {
+    let (filter, handle) = reload::Layer::new(filter(&config.level)?);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines(config.format))
+        .try_init()
+        .map_err(|error| TelemetryError::AlreadyStarted(error.into()))?;
+    Ok(LogLevel { current: Arc::new(Mutex::new(Some((config.level.clone(), handle)))) })
+}
+
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
     let terminal = std::io::stderr().is_terminal();
-    let json = match config.format {
+    let json = match format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if json {
-        lines.json().flatten_event(true).with_current_span(false).try_init()
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    if json {
+        lines.json().flatten_event(true).with_current_span(false).boxed()
     } else {
-        lines.with_ansi(terminal).with_target(false).try_init()
-    };
-    started.map_err(TelemetryError::AlreadyStarted)
+        lines.with_ansi(terminal).with_target(false).boxed()
+    }
 }

@@ -1,8 +1,10 @@
 //! One file for each subcommand.
 
 pub(crate) mod classify;
+pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod features;
+pub(crate) mod healthcheck;
 pub(crate) mod models;
 pub(crate) mod serve;
 pub(crate) mod token;

@@ -3,17 +3,19 @@
 //! The first line on standard output says where the role listens, so that a script that asked for port 0 can read it.
 //! Logs go to standard error.
 
-use std::future::Future;
+use std::{future::Future, time::Instant};
 
 use anyhow::Context;
 use chorale_runtime::{
-    admin,
+    admin, inspect,
     process::Process,
     replicas::Target,
     server::RunningRole,
     shutdown::{self, ShutdownConfig},
     telemetry::{self, LogFormat},
+    trace::Exporter,
 };
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::block_on;
@@ -35,7 +37,7 @@ pub(crate) fn up(arguments: &UpArguments) -> anyhow::Result<Exit> {
     usage(config.gateway.validate())?;
     usage(config.feature.validate())?;
     usage(config.inference.validate())?;
-    serve(config, |config, process| async move {
+    serve("chorale", config, |config, process| async move {
         let mut cluster = Cluster::start(config.clone(), &process).await?;
         announce(&cluster.endpoint());
         tokio::select! {
@@ -53,7 +55,7 @@ pub(crate) fn gateway(arguments: &GatewayArguments) -> anyhow::Result<Exit> {
         .set_list("gateway.feature", &arguments.feature)?;
     let config = load(&arguments.serve, cache_flags(flags, &arguments.cache)?)?;
     usage(config.gateway.validate())?;
-    serve(config, |config, process| async move {
+    serve("chorale-gateway", config, |config, process| async move {
         serve_role(chorale_gateway::start(config.gateway, &process).await?, &config.shutdown).await
     })
 }
@@ -64,7 +66,7 @@ pub(crate) fn feature(arguments: &FeatureArguments) -> anyhow::Result<Exit> {
         .set_list("feature.inference", &arguments.inference)?;
     let config = load(&arguments.serve, flags)?;
     usage(config.feature.validate())?;
-    serve(config, |config, process| async move {
+    serve("chorale-feature", config, |config, process| async move {
         serve_role(chorale_feature::start(config.feature, &process).await?, &config.shutdown).await
     })
 }
@@ -74,7 +76,7 @@ pub(crate) fn inference(arguments: &InferenceArguments) -> anyhow::Result<Exit> 
     let flags = models_flag(flags, &arguments.models)?;
     let config = load(&arguments.serve, batch_flags(model_flags(flags, &arguments.model)?, &arguments.batch)?)?;
     usage(config.inference.validate())?;
-    serve(config, |config, process| async move {
+    serve("chorale-inference", config, |config, process| async move {
         serve_role(chorale_inference::start(config.inference, &process).await?, &config.shutdown).await
     })
 }
@@ -107,21 +109,41 @@ fn load(serve: &ServeFlags, flags: Flags) -> anyhow::Result<Config> {
     Ok(flags.load(serve.config.as_deref())?)
 }
 
-/// A configuration that was read, but makes no sense, is wrong usage.
-fn usage<E: std::fmt::Display>(validated: Result<(), E>) -> Result<(), UsageError> {
-    validated.map_err(|error| UsageError(format!("configuration: {error}")))
+/// What the view `process` shows of one that started then.
+fn about_process(started: Instant) -> impl Fn() -> Value {
+    move || {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_seconds": started.elapsed().as_secs(),
+        })
+    }
 }
 
-/// Runs `role` between the parts that every role has: logs before it, the admin port beside it.
-fn serve<F>(config: Config, role: impl FnOnce(Config, Process) -> F) -> anyhow::Result<Exit>
+/// A configuration that was read, but makes no sense, is wrong usage.
+fn usage<E: std::fmt::Display>(validated: Result<(), E>) -> Result<(), UsageError> {
+    validated.map_err(usage_error)
+}
+
+fn usage_error(error: impl std::fmt::Display) -> UsageError {
+    UsageError(format!("configuration: {error}"))
+}
+
+/// Runs `role` between the parts that every role has: logs and traces, as of the service `name`, before it, the admin port beside
+/// it.
+fn serve<F>(name: &'static str, config: Config, role: impl FnOnce(Config, Process) -> F) -> anyhow::Result<Exit>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    telemetry::start(&config.log)?;
+    let log_level = telemetry::start(&config.log)?;
     block_on(async {
-        let process = Process::default();
+        let process = Process::logging_by(log_level);
+        let shown = inspect::masked(&config);
+        process.views.show("config", move || shown.clone());
+        process.views.show("process", about_process(Instant::now()));
+        let _exporter = Exporter::start(&config.telemetry, name).map_err(usage_error)?;
         let stop = CancellationToken::new();
-        admin::serve(&config.admin, process.metrics.clone(), process.readiness.clone(), stop.clone()).await?;
+        admin::serve(&config.admin, process.clone(), stop.clone()).await?;
         let _stop_admin = stop.drop_guard();
         tokio::select! {
             ended = role(config, process.clone()) => ended.map(|()| Exit::Done),

@@ -193,7 +193,7 @@ async fn results_come_in_order_though_answers_do_not() {
     assert_eq!(analysis.summary.audio_format.unwrap().sample_rate, contract::SAMPLE_RATE);
     assert!(analysis.summary.decode.is_some() && analysis.summary.mel.is_some());
     assert!(analysis.envelopes.is_empty() && analysis.chunks.iter().all(|chunk| chunk.mel.is_empty()));
-    service.measures("chorale_feature_streams_total{code=\"OK\"} 1").await;
+    service.measures("chorale_feature_calls_total{rpc=\"Analyze\",code=\"OK\"} 1").await;
     service.measures("chorale_feature_chunks_total{kind=\"silent\"} 2").await;
     service.measures("chorale_feature_open_streams 0").await;
 }
@@ -250,7 +250,7 @@ async fn a_caller_who_leaves_stops_the_work() {
     }
     assert!(service.measured("chorale_feature_open_streams 1"));
     drop((requests, responses));
-    service.measures("chorale_feature_streams_total{code=\"CANCELLED\"} 1").await;
+    service.measures("chorale_feature_calls_total{rpc=\"Analyze\",code=\"CANCELLED\"} 1").await;
     assert!(service.measured("chorale_feature_audio_seconds_total 0.0"), "the lost end is not taken for an end");
 
     // The only place is free again when the decoder's thread has ended.
@@ -361,7 +361,7 @@ async fn bad_audio_and_limits_are_named() {
 
     check(&service.analyze(plain(), &wav(5, (0, 0))).await.unwrap(), &expected(&wav(5, (0, 0))));
     service.measures("chorale_feature_open_streams 0").await;
-    service.measures("chorale_feature_decode_errors_total{kind=\"AUDIO_EMPTY\"} 1").await;
+    service.measures("chorale_feature_decode_errors_total{codec=\"unknown\",kind=\"AUDIO_EMPTY\"} 1").await;
 }
 
 #[tokio::test]

@@ -1,0 +1,110 @@
+//! What an engineer asks at night: the admin port's views, the log level, and `chorale doctor`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::time::Duration;
+
+use chorale_proto::v1::ClassifyOptions;
+use chorale_tests::{Redis, Server, command, fixtures, sound, until};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn view(server: &Server, name: &str) -> Value {
+    let (status, text) = server.admin(&format!("/debug/{name}")).unwrap();
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_port_shows_what_goes_on_and_no_secret() {
+    let url = "redis://listener:a-secret@127.0.0.1:1/2";
+    let server = Server::start("up", &["--cache-url", url, "--set", "gateway.limits.idle_timeout=50s"]).await;
+    let config = view(&server, "config");
+    assert_eq!(config["gateway"]["cache"]["url"], "redis://***@127.0.0.1:1/2");
+    assert_eq!(config["gateway"]["limits"]["idle_timeout"], "50s");
+    assert!(!server.log().contains("a-secret"), "{}", server.log());
+
+    let client = server.client().await;
+    let mut upload = client.upload(ClassifyOptions::default()).await.unwrap();
+    let request_id = upload.accepted().await.unwrap().request_id;
+    let half = sound::wav(&sound::chord(10.0, 1));
+    upload.send(half.slice(..half.len() / 2)).await;
+    let call = until("the call has brought audio", PATIENCE, async || {
+        let calls = view(&server, "gateway.calls");
+        calls.as_array().unwrap().iter().find(|call| call["bytes_received"].as_u64() > Some(0)).cloned()
+    })
+    .await;
+    assert_eq!((call["request_id"].as_str(), call["caller"].as_str()), (Some(&*request_id), Some("address:127.0.0.1")));
+    for replicas in ["gateway.replicas", "feature.replicas"] {
+        assert_eq!(view(&server, replicas)[0]["cooling_down"], false);
+    }
+    assert_eq!(view(&server, "inference.queue")["serving_devices"], 1);
+    assert!(view(&server, "feature.turns")["limit"].as_u64() > Some(0));
+    drop(upload);
+    until("nothing is open", PATIENCE, async || {
+        (view(&server, "gateway.calls") == Value::Array(Vec::new())).then_some(())
+    })
+    .await;
+
+    let (status, names) = server.admin("/debug/nothing").unwrap();
+    assert!(status == 404 && names.contains("gateway.calls"), "{names}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_level_changes_while_it_serves() {
+    let server = Server::start("up", &["--log-level", "error"]).await;
+    let client = server.client().await;
+    client.classify(fixtures::clip()).await.unwrap();
+    assert!(!server.log().contains("\"call\""), "{}", server.log());
+    assert_eq!(server.put("/debug/log-level", "info,chorale_feature=warn\n").unwrap().0, 200);
+    assert_eq!(server.admin("/debug/log-level").unwrap(), (200, "info,chorale_feature=warn\n".to_owned()));
+    client.classify(fixtures::clip()).await.unwrap();
+    until("the call is logged", PATIENCE, async || server.log().contains("\"call\"").then_some(())).await;
+    let (status, why) = server.put("/debug/log-level", "loud=[").unwrap();
+    assert!(status == 400 && why.contains("loud=["), "{why}");
+    assert_eq!(server.put("/debug/log-level", &"x".repeat(1 << 20)).map(|(status, _)| status).unwrap_or(413), 413);
+    assert_eq!(server.admin("/debug/log-level").unwrap().1, "info,chorale_feature=warn\n");
+}
+
+fn doctor(arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
+    let ended = command::run([&["doctor", "--json"], arguments].concat());
+    (ended.code, serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stderr)))
+}
+
+fn findings<'a>(steps: &'a [Value], finding: &str) -> Vec<&'a str> {
+    steps.iter().filter(|step| step["finding"] == finding).filter_map(|step| step["step"].as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_what_is_wrong() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let mut server = Server::start("up", &["--cache-url", &redis.url()]).await;
+    let admin = server.admin_endpoint();
+    let arguments = ["--endpoint", server.endpoint(), "--admin", &admin].map(str::to_owned);
+    let arguments = arguments.each_ref().map(String::as_str);
+    let (code, steps) = doctor(&arguments);
+    assert_eq!(code, Some(0), "{steps:#?}");
+    assert_eq!(findings(&steps, "well"), ["connection", "health", "model", "verdict", "cache", &*admin]);
+
+    redis.kill();
+    let (code, steps) = doctor(&arguments);
+    assert_eq!(code, Some(0), "nothing fails without a cache: {steps:#?}");
+    assert!(findings(&steps, "odd").contains(&"cache"), "{steps:#?}");
+
+    server.kill();
+    let (code, steps) = doctor(&arguments);
+    assert_eq!(code, Some(1));
+    assert_eq!(findings(&steps, "ill"), ["connection", &*admin]);
+    assert!(steps.iter().all(|step| step["advice"].as_str().is_some_and(|advice| !advice.is_empty())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_healthy_while_its_process_is_ready() {
+    let mut server = Server::start("inference", &[]).await;
+    server.serving(chorale_proto::service_names::INFERENCE).await;
+    let admin = server.admin_endpoint();
+    assert_eq!(command::run(["healthcheck", "--endpoint", &admin]).code, Some(0));
+    server.kill();
+    assert_eq!(command::run(["healthcheck", "--endpoint", &admin]).code, Some(1));
+}
