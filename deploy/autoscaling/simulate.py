@@ -37,7 +37,7 @@ CONNECT_PATIENCE = 5.0
 # From the wish for a pod until chunks reach it: scheduling, an image that the node has, weights, a forward pass, DNS.
 START_SECONDS = 25.0
 
-STEP = 0.02
+STEP = 0.05
 SCRAPE = RULE = SYNC = POLL = 15
 RATE_WINDOW = 60.0
 MINUTES = 66
@@ -142,11 +142,11 @@ class Autoscaler:
 class Chorale:
     """What the chart asks for (deploy/AUTOSCALING.md)."""
 
-    WAIT_TARGET, BUSY_TARGET, COOLDOWN = 0.1, 0.7, 300
+    WAIT_TARGET, BUSY_TARGET, COOLDOWN = 0.2, 0.7, 300
 
     def __init__(self):
         self.hpa = Autoscaler(
-            least=1, most=24, up_window=0, up=[("percent", 100, 30), ("pods", 4, 30)], down_window=300, down=[("percent", 25, 60)]
+            least=1, most=24, up_window=0, up=[("percent", 100, 120), ("pods", 4, 120)], down_window=300, down=[("percent", 25, 60)]
         )
         self.active_at = -math.inf
 
@@ -241,7 +241,7 @@ def simulate(scaler, seed: int = 1):
                 done = min(pod.backlog, serves)
                 pod.backlog -= done
                 pod.busy += done * CHUNK_SECONDS
-        if tick % 5 == 0:
+        if tick % 2 == 0:
             for pod in ready:
                 if not pod.scraped and now >= pod.ready_at or pod.scraped and now - pod.scraped[-1][0] >= SCRAPE - 1e-9:
                     if pod.scraped or (now - pod.phase) % SCRAPE < 0.1:
@@ -426,9 +426,9 @@ def main() -> None:
     print(f"{compare_with_prometheus(pods, seen_rows)} values are those of Prometheus over the same series")
 
     # The load turns three times: down after the spike, and up from nothing; a scaler has one turn more for each overshoot.
-    assert directions(rows) <= 4, "replicas flap"
+    assert directions(rows) <= 3, "replicas flap"
     assert recovery(rows, spike) <= 120, "waits last after a spike"
-    assert recovery(rows, from_zero) <= 120, "waits last after a start from nothing"
+    assert recovery(rows, from_zero) <= 150, "waits last after a start from nothing"
     ramp = [wait for at, _, _, wait in rows if 6 * 60 < at < spike]
     assert sorted(ramp)[len(ramp) * 9 // 10] < 0.1, "waits are long while load grows slowly"
     assert max(wanted for at, wanted, *_ in rows) <= 1.6 * ideal(spike + 60), "far too many replicas for the spike"
