@@ -60,9 +60,9 @@ def ideal(at: float) -> int:
 class Pod:
     """A replica: its queue, what it counts, and what was scraped of it."""
 
-    def __init__(self, number: int, born: float, ready_at: float, phase: float):
-        self.number, self.born, self.ready_at, self.phase = number, born, ready_at, phase
-        self.backlog, self.busy, self.died = 0.0, 0.0, None
+    def __init__(self, number: int, ready_at: float, phase: float):
+        self.number, self.ready_at, self.phase = number, ready_at, phase
+        self.backlog, self.busy = 0.0, 0.0
         self.buckets = numpy.zeros(len(BOUNDS) + 1)
         self.scraped: list[tuple[float, numpy.ndarray]] = []
 
@@ -185,14 +185,14 @@ def simulate(scaler, seed: int = 1):
     pods, gone = [], []
     number = 0
 
-    def start(now, ready_at):
+    def start(ready_at):
         nonlocal number
         number += 1
-        pods.append(Pod(number, now, ready_at, float(random.uniform(0.1, SCRAPE - 0.1))))
+        pods.append(Pod(number, ready_at, float(random.uniform(0.1, SCRAPE - 0.1))))
 
     wanted = scaler.first
     for _ in range(wanted):
-        start(0.0, 0.0)
+        start(0.0)
     upstream: collections.deque = collections.deque()  # [time, chunks] that no replica took yet
     rows, seen_rows, waits = [], [], []
     calls, calls_scraped, offered, failed, ended = 0.0, [], 0.0, 0.0, collections.deque()
@@ -269,11 +269,10 @@ def simulate(scaler, seed: int = 1):
         waits = []
         wanted = scaler.decide(now, wanted, len(ready), seen, float(numpy.mean(used)) if used else 0.0)
         while len(pods) < wanted:
-            start(now, now + START_SECONDS)
+            start(now + START_SECONDS)
         while len(pods) > wanted:
             # The youngest goes, and finishes what it accepted: others take its place in the queue.
             pod = pods.pop()
-            pod.died = now
             gone.append(pod)
             if pod.backlog:
                 upstream.appendleft([now, pod.backlog])
@@ -425,7 +424,7 @@ def main() -> None:
         draw(rows, naive_rows)
     print(f"{compare_with_prometheus(pods, seen_rows)} values are those of Prometheus over the same series")
 
-    # The load turns three times: down after the spike, and up from nothing; a scaler has one turn more for each overshoot.
+    # The load turns twice: down after the spike, and up from nothing. One overshoot more is allowed.
     assert directions(rows) <= 3, "replicas flap"
     assert recovery(rows, spike) <= 120, "waits last after a spike"
     assert recovery(rows, from_zero) <= 150, "waits last after a start from nothing"
