@@ -241,7 +241,7 @@ panel(
 panel(
     "Analyses that ended, by how",
     "What is not OK is what callers see in their errors, or what a gateway tried elsewhere.",
-    {"{{code}}": rate("chorale_feature_streams_total", by="code")},
+    {"{{code}}": rate("chorale_feature_calls_total", 'rpc="Analyze"', "code")},
     "reqps", stacked=True, min=0,
 )
 panel(
