@@ -81,7 +81,7 @@ async fn one_trace_goes_from_the_upload_to_the_verdict() {
             "queue" | "batch" => assert_eq!(parent, Some(("chorale-feature", "chorale.v1.InferenceService/Infer"))),
             "forward" => assert_eq!(parent, Some(("chorale-inference", "batch"))),
             "decode" | "mel" | "turn" => {
-                assert_eq!(parent, Some(("chorale-feature", "chorale.v1.FeatureService/Analyze")))
+                assert_eq!(parent, Some(("chorale-feature", "chorale.v1.FeatureService/Analyze")));
             }
             _ => assert!(parent.is_some(), "{span:?}"),
         }

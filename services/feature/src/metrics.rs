@@ -6,27 +6,31 @@ use chorale_runtime::{
 };
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 
+/// Two labels of a metric.
+type Labels = [(&'static str, &'static str); 2];
+type Latencies<L> = Family<L, Histogram, fn() -> Histogram>;
+
 /// The metrics of one feature service. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FeatureMetrics {
     /// By `code`: `OK`, or the name of the failure's reason.
-    pub(crate) calls: Family<[(&'static str, &'static str); 2], Counter>,
+    pub(crate) calls: Family<Labels, Counter>,
     /// The same.
-    pub(crate) call_seconds: Family<[(&'static str, &'static str); 2], Histogram, fn() -> Histogram>,
+    pub(crate) call_seconds: Latencies<Labels>,
     pub(crate) open_streams: Gauge,
     pub(crate) audio_bytes: Counter,
     pub(crate) audio_seconds: Counter<f64>,
     /// By `kind`: `voiced` or `silent`.
     pub(crate) chunks: Family<Label, Counter>,
     /// By `priority`: `interactive` or `bulk`.
-    pub(crate) turn_wait_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    pub(crate) turn_wait_seconds: Latencies<Label>,
     pub(crate) turn_limit: Gauge,
     pub(crate) decode_seconds: Histogram,
     pub(crate) mel_seconds: Histogram,
     /// By `reason`: `unavailable`, `lost`, `overloaded` or `lacking`.
     pub(crate) dispatch_retries: Family<Label, Counter>,
     /// By `codec`, `unknown` if it failed before that was known, and by `kind`: the name of the failure's reason.
-    pub(crate) decode_errors: Family<[(&'static str, &'static str); 2], Counter>,
+    pub(crate) decode_errors: Family<Labels, Counter>,
 }
 
 impl FeatureMetrics {

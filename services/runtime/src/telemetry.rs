@@ -75,7 +75,14 @@ pub enum TelemetryError {
 /// The level of the logs, which can be changed while they are written. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct LogLevel {
-    current: Arc<Mutex<Option<(String, reload::Handle<EnvFilter, Registry>)>>>,
+    current: Arc<Mutex<Option<Current>>>,
+}
+
+/// What is logged now, and the way to change it.
+#[derive(Debug)]
+struct Current {
+    level: String,
+    filter: reload::Handle<EnvFilter, Registry>,
 }
 
 impl LogLevel {
@@ -83,7 +90,7 @@ impl LogLevel {
     #[must_use]
     pub fn get(&self) -> Option<String> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().map(|(level, _)| level.clone())
+        current.as_ref().map(|current| current.level.clone())
     }
 
     /// Logs by `level` from now on: a level, or levels by crate.
@@ -93,9 +100,9 @@ impl LogLevel {
     pub fn set(&self, level: &str) -> Result<(), TelemetryError> {
         let filter = filter(level)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, handle) = current.as_mut().ok_or(TelemetryError::NotStarted)?;
-        handle.reload(filter).map_err(|_gone| TelemetryError::NotStarted)?;
-        level.clone_into(known);
+        let current = current.as_mut().ok_or(TelemetryError::NotStarted)?;
+        current.filter.reload(filter).map_err(|_gone| TelemetryError::NotStarted)?;
+        level.clone_into(&mut current.level);
         Ok(())
     }
 }
@@ -111,13 +118,14 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
 /// # Errors
 /// If the filter cannot be read, or logging was started before.
 pub fn start(config: &LogConfig) -> Result<LogLevel, TelemetryError> {
-    let (filter, handle) = reload::Layer::new(filter(&config.level)?);
+    let level = config.level.clone();
+    let (layer, filter) = reload::Layer::new(filter(&level)?);
     tracing_subscriber::registry()
-        .with(filter)
+        .with(layer)
         .with(lines(config.format))
         .try_init()
         .map_err(|error| TelemetryError::AlreadyStarted(error.into()))?;
-    Ok(LogLevel { current: Arc::new(Mutex::new(Some((config.level.clone(), handle)))) })
+    Ok(LogLevel { current: Arc::new(Mutex::new(Some(Current { level, filter }))) })
 }
 
 fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>

@@ -218,7 +218,7 @@ async fn examine_process(target: &Target, report: &mut Report) {
         }
     }
     for (metric, sick, what, advice) in SIGNS {
-        if sum(&metrics, metric).is_some_and(|value| sick(value)) {
+        if sum(&metrics, metric).is_some_and(sick) {
             report.odd(&step, *what, *advice);
         }
     }
