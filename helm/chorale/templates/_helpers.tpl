@@ -102,7 +102,7 @@ capabilities:
 {{/* Whether the port of a role speaks TLS: "true", or nothing. */}}
 {{- define "chorale.roleServesTls" -}}
 {{- $tls := .root.Values.tls -}}
-{{- if and (ne $tls.mode "off") (or (ne .role "gateway") $tls.gateway.enabled) }}true{{ end }}
+{{- if and (ne $tls.mode "none") (or (ne .role "gateway") $tls.gateway.enabled) }}true{{ end }}
 {{- end }}
 
 {{/* Whether inference may have no replica at all: "true", or nothing. */}}
@@ -167,9 +167,9 @@ redis://{{ include "chorale.fullname" . }}-redis:6379
 {{- end }}
 {{- with $facts.calls }}
 - name: CHORALE_{{ $section }}__{{ upper . }}
-  value: {{ ternary "http" "https" (eq $root.Values.tls.mode "off") }}://{{ include "chorale.roleName" (dict "root" $root "role" .) }}:{{ (index (include "chorale.roles" $root | fromYaml) .).port }}
+  value: {{ ternary "http" "https" (eq $root.Values.tls.mode "none") }}://{{ include "chorale.roleName" (dict "root" $root "role" .) }}:{{ (index (include "chorale.roles" $root | fromYaml) .).port }}
 {{- end }}
-{{- if ne $root.Values.tls.mode "off" }}
+{{- if ne $root.Values.tls.mode "none" }}
 {{- with $facts.calls }}
 - name: CHORALE_{{ $section }}__{{ upper . }}_TLS__CA
   value: /tls/role/ca.crt
@@ -290,7 +290,7 @@ redis://{{ include "chorale.fullname" . }}-redis:6379
       medium: Memory
       sizeLimit: {{ $values.gpu.sharedMemory }}
 {{- end }}
-{{- if ne $root.Values.tls.mode "off" }}
+{{- if ne $root.Values.tls.mode "none" }}
 - mount: {name: tls, mountPath: /tls/role, readOnly: true}
   volume:
     name: tls
