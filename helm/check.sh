@@ -161,9 +161,11 @@ refuse "/gateway/resources/limits/memory" --set gateway.resources.limits.memory=
 refuse "invalid propertyName 'cpus'" --set feature.resources.requests.cpus=1
 refuse "/gateway/autoscaling/behavior/scaleUp/policies/0" --set "gateway.autoscaling.behavior.scaleUp.policies[0].type=Pods"
 refuse "/tracing/sampleRatio" --set tracing.sampleRatio=10
+refuse "/tracing/endpoint" --set tracing.endpoint=http://collector
 refuse "/networkPolicy/callers/0" --set "networkPolicy.callers[0].namespace=music"
 # What contradicts something else.
-keda="--set autoscaling.source=keda --set autoscaling.prometheus.serverAddress=http://prometheus:9090"
+keda="--set autoscaling.source=keda --set autoscaling.prometheus.serverAddress=http://prometheus:9090
+    --set monitoring.prometheusRule.enabled=true"
 certificates="--set tls.mode=certManager --set tls.issuerRef.name=chorale"
 refuse "set redis.enabled=false, or leave them empty" --set redis.enabled=true --set cache.redisUrl=redis://redis
 refuse "keep one of them" --set cache.redisUrl=redis://redis --set cache.redisUrlSecret.name=redis
@@ -187,6 +189,8 @@ refuse "set inference.gpu.enabled=true" --set inference.gpu.runtimeClassName=nvi
 refuse "wants KEDA" --set inference.autoscaling.minReplicas=0
 refuse "nobody to classify" --set inference.autoscaling.enabled=false --set inference.replicas=0
 refuse "set autoscaling.prometheus.serverAddress" --set autoscaling.source=keda
+refuse "set monitoring.prometheusRule.enabled=true" --set autoscaling.source=keda \
+    --set autoscaling.prometheus.serverAddress=http://prometheus:9090
 refuse "set it to keda" --set autoscaling.prometheus.serverAddress=http://prometheus:9090
 refuse "refused before a replica is added" --set gateway.maxConcurrentStreams=100
 refuse "keep one of them" --set ingress.enabled=true --set gatewayApi.enabled=true
@@ -194,6 +198,7 @@ refuse "set gatewayApi.parentRefs" --set gatewayApi.enabled=true
 # shellcheck disable=SC2086
 refuse "set gatewayApi.caConfigMap" $certificates --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public"
 refuse "does not speak it" --set gatewayApi.caConfigMap=ca
+refuse "does not begin with https://" --set tracing.endpoint=http://collector:4317 --set tracing.caSecret.name=ca
 refuse "that speaks no TLS" --set test.clientSecret=caller
 refuse "is set by the chart" --set gateway.env.CHORALE_SHUTDOWN__GRACE=1h
 refuse "is set by the chart" --set inference.env.RAYON_NUM_THREADS=8
@@ -205,7 +210,7 @@ binary=${CHORALE_BIN:-target/release/chorale}
 if [ -x "$binary" ]; then
     need openssl openssl
     "$validate/bin/python" helm/try-roles.py "$binary" "$chart/files/track.mp3" \
-        "$rendered/cpu.yaml" "$rendered/tls-cert-manager.yaml" "$rendered/keda-zero-tls.yaml"
+        "$rendered/cpu.yaml" "$rendered/tls-cert-manager.yaml" "$rendered/keda-zero-tls.yaml" "$rendered/monitoring.yaml"
     echo "chart ok: roles"
 else
     echo "chart: roles not tried, as $binary is not there"

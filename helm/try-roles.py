@@ -4,7 +4,7 @@
     try-roles.py CHORALE track.mp3 rendered.yaml...
 
 A misspelt variable, a file that is not where a variable says, or a certificate for the wrong name is an error here, and not in
-somebody's cluster. Certificates are made with openssl; GPUs, Redis, tokens and traces are not tried.
+somebody's cluster. Certificates are made with openssl; GPUs, Redis and tokens are not tried, and nobody takes the traces.
 """
 
 import json

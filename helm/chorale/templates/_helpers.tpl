@@ -164,6 +164,10 @@ redis://{{ include "chorale.fullname" . }}-redis:6379
   value: {{ . | quote }}
 - name: CHORALE_TELEMETRY__SAMPLE_RATIO
   value: {{ $root.Values.tracing.sampleRatio | quote }}
+{{- if $root.Values.tracing.caSecret.name }}
+- name: CHORALE_TELEMETRY__OTLP_TLS__CA
+  value: /tracing/ca.crt
+{{- end }}
 {{- end }}
 {{- with $facts.calls }}
 - name: CHORALE_{{ $section }}__{{ upper . }}
@@ -290,6 +294,19 @@ redis://{{ include "chorale.fullname" . }}-redis:6379
       medium: Memory
       sizeLimit: {{ $values.gpu.sharedMemory }}
 {{- end }}
+{{- with $root.Values.tracing }}
+{{- if and .endpoint .caSecret.name }}
+- mount: {name: tracing, mountPath: /tracing, readOnly: true}
+  volume:
+    name: tracing
+    secret:
+      secretName: {{ .caSecret.name }}
+      defaultMode: 0440
+      items:
+        - key: {{ .caSecret.key }}
+          path: ca.crt
+{{- end }}
+{{- end }}
 {{- if ne $root.Values.tls.mode "none" }}
 - mount: {name: tls, mountPath: /tls/role, readOnly: true}
   volume:
@@ -372,14 +389,15 @@ grpc:
 {{- end }}
 {{- end }}
 
-{{/* What a ServiceMonitor, a query or a policy calls the metrics of this release, from the value that is a template. */}}
-{{- define "chorale.series" -}}
-{{ tpl .Values.autoscaling.prometheus.selector . }}
-{{- end }}
-
 {{/* Devices of an inference pod: each has a thread, and a series of its own. */}}
 {{- define "chorale.devicesPerPod" -}}
 {{ ternary (int .Values.inference.gpu.count) 1 .Values.inference.gpu.enabled }}
+{{- end }}
+
+{{/* The wait for a device that is aimed at, in seconds. */}}
+{{- define "chorale.targetQueueWait" -}}
+{{- $inference := .Values.inference -}}
+{{ ternary $inference.gpu.targetQueueWaitSeconds $inference.autoscaling.targetQueueWaitSeconds $inference.gpu.enabled }}
 {{- end }}
 
 {{/* The gRPC services that are published. Takes whether reflection is. */}}

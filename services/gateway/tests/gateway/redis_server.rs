@@ -140,11 +140,11 @@ async fn a_hung_redis_costs_a_call_no_more_than_its_timeout() {
         assert!(!classify(&cluster, &audio(&[2, index])).await.cached);
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     }
-    // Some wait, until it is not asked any more.
+    // Some wait, and so do writes, until it is not asked any more.
     let looks = |result| {
         cluster.metric(&format!("chorale_gateway_cache_lookups_total{{backend=\"redis\",result=\"{result}\"}}"))
     };
-    assert!(looks("timeout") >= 3, "{}", looks("timeout"));
+    assert!(looks("timeout") >= 1, "{}", looks("timeout"));
     assert_eq!(looks("timeout") + looks("not_asked"), 6);
     redis.signal("-CONT");
     wait_for_cache(&cluster).await;
