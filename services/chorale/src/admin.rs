@@ -1,5 +1,7 @@
 //! The caller's side of an admin port.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use bytes::Bytes;
 use chorale_runtime::replicas::Target;
@@ -8,7 +10,6 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use std::time::Duration;
 use tokio::time::timeout;
 
 /// Less than the health check of a container waits.
