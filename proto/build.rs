@@ -4,11 +4,17 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 4] =
-    ["chorale/v1/classifier.proto", "chorale/v1/feature.proto", "chorale/v1/inference.proto", "chorale/v1/model.proto"];
+const FILES: [&str; 5] = [
+    "chorale/v1/classifier.proto",
+    "chorale/v1/feature.proto",
+    "chorale/v1/inference.proto",
+    "chorale/v1/model.proto",
+    "inference/grpc_predict_v2.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=chorale");
+    println!("cargo:rerun-if-changed=inference");
     let descriptors = protox::compile(FILES, ["."])?;
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())?;

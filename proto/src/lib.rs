@@ -1,9 +1,16 @@
-//! The RPCs of Chorale, generated from `chorale/v1/*.proto`. The comments there are the documentation.
+//! The RPCs of Chorale, generated from `chorale/v1/*.proto`, and those of the Open Inference Protocol. The comments there are
+//! the documentation.
 
 /// Package `chorale.v1`.
 pub mod v1 {
     #![allow(clippy::all, rustdoc::all, unreachable_pub, reason = "generated code")]
     tonic::include_proto!("chorale.v1");
+}
+
+/// Package `inference`: the Open Inference Protocol, version 2.
+pub mod inference {
+    #![allow(clippy::all, rustdoc::all, unreachable_pub, reason = "generated code")]
+    tonic::include_proto!("inference");
 }
 
 /// The encoded `google.protobuf.FileDescriptorSet` of every file of this crate and what it imports, for reflection.
@@ -17,4 +24,6 @@ pub mod service_names {
     pub const FEATURE: &str = "chorale.v1.FeatureService";
     /// The internal service that classifies chunks.
     pub const INFERENCE: &str = "chorale.v1.InferenceService";
+    /// The Open Inference Protocol, on a gateway and on inference.
+    pub const OPEN_INFERENCE: &str = "inference.GRPCInferenceService";
 }

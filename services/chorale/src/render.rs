@@ -8,7 +8,7 @@ use chorale_proto::v1::{Segment, Verdict};
 use serde::Serialize;
 
 use crate::{
-    client::ClientError,
+    client::TrackError,
     commands::doctor::{Finding, Step},
 };
 
@@ -292,7 +292,7 @@ pub(crate) fn json_line(name: &str, verdict: &Verdict, top: usize) -> serde_json
 }
 
 /// A failed track as one line of JSON.
-pub(crate) fn json_error_line(name: &str, error: &ClientError) -> serde_json::Result<String> {
+pub(crate) fn json_error_line(name: &str, error: &TrackError) -> serde_json::Result<String> {
     serde_json::to_string(&ErrorLine {
         path: name,
         error: ErrorObject { code: error.code(), message: error.to_string() },
@@ -370,7 +370,7 @@ song.mp3  0:08, 4 chunks, 0.42 s
         assert!(line.contains(
             r#""votes":{"jazz":3},"chunks":4,"duration_seconds":8.0,"model":"abc","cached":false,"early":false,"warnings":[]"#
         ));
-        let error = json_error_line("a", &ClientError::Missing("gone".to_owned())).unwrap();
+        let error = json_error_line("a", &TrackError::Missing("gone".to_owned())).unwrap();
         assert_eq!(error, r#"{"path":"a","error":{"code":"NOT_FOUND","message":"gone"}}"#);
     }
 

@@ -216,6 +216,7 @@ impl Dispatcher {
             priority: (*priority).into(),
             model_version: model_version.clone(),
             traceparent: traceparent.to_owned(),
+            ..InferRequest::default()
         };
         let patience = self.shared.config.answer_patience;
         let asked = self.link(replica.address()).ask(replica.channel(), request);

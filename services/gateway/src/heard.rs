@@ -59,7 +59,7 @@ impl Heard {
         };
         let genre = self.tally.add(ballot)?.unwrap_or_default().to_owned();
         let probabilities = prediction.map(|prediction| self.note(prediction)).unwrap_or_default();
-        Ok(ChunkVote { index, start_seconds, end_seconds, silent, genre, probabilities })
+        Ok(ChunkVote { index, start_seconds, end_seconds, silent, genre, probabilities, ..ChunkVote::default() })
     }
 
     fn note(&mut self, prediction: Prediction) -> Vec<f32> {

@@ -160,6 +160,7 @@ impl Worker {
                         model_version: model.version().to_owned(),
                         queue: started.saturating_duration_since(chunk.received()).try_into().ok(),
                         compute: compute.try_into().ok(),
+                        ..Prediction::default()
                     };
                     chunk.answer(Ok(prediction));
                 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chorale_proto::v1::Verdict;
+use chorale_client::{Client, Priority, Verdict};
 use chorale_runtime::{process::Process, shutdown::ShutdownConfig, telemetry};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{block_on, serve::model_flags};
 use crate::{
     cli::ClassifyArguments,
-    client::{Client, ClientError},
+    client::{self, Manner, TrackError},
     cluster::Cluster,
     config::{Config, Flags},
     exit::{Exit, UsageError},
@@ -39,13 +39,13 @@ pub(crate) fn run(arguments: &ClassifyArguments) -> anyhow::Result<Exit> {
             telemetry::start(&config.log)?;
             return with_cluster(arguments, config).await;
         };
-        classify_all(arguments, &Client::connect(endpoint, arguments).await?).await
+        classify_all(arguments, &client::connect(endpoint, &arguments.credentials, arguments.timeout).await?).await
     })
 }
 
 async fn with_cluster(arguments: &ClassifyArguments, config: Config) -> anyhow::Result<Exit> {
     let cluster = Cluster::start_private(config, &Process::default()).await?;
-    let client = Client::connect(&cluster.endpoint(), arguments).await?;
+    let client = client::connect(&cluster.endpoint(), &arguments.credentials, arguments.timeout).await?;
     let exit = classify_all(arguments, &client).await;
     drop(client);
     cluster.drain(&AT_ONCE).await;
@@ -54,6 +54,11 @@ async fn with_cluster(arguments: &ClassifyArguments, config: Config) -> anyhow::
 
 async fn classify_all(arguments: &ClassifyArguments, client: &Client) -> anyhow::Result<Exit> {
     let tracks = paths::expand(&arguments.paths);
+    let single = matches!(arguments.paths.as_slice(), [path] if !path.is_dir());
+    let manner = Manner {
+        early_error_rate: arguments.early.unwrap_or_default(),
+        priority: if single { Priority::Interactive } else { Priority::Bulk },
+    };
     let jobs = arguments
         .jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get), usize::from)
@@ -66,7 +71,7 @@ async fn classify_all(arguments: &ClassifyArguments, client: &Client) -> anyhow:
             let report = &report;
             async move {
                 let begun = Instant::now();
-                let result = client.classify(track, |seconds| report.heard(track, seconds)).await;
+                let result = client::classify(client, track, manner, |seconds| report.heard(track, seconds)).await;
                 (track, result, begun.elapsed())
             }
         })
@@ -112,7 +117,7 @@ impl Report {
         }
     }
 
-    fn track(&self, track: &Track, result: &Result<Verdict, ClientError>, elapsed: Duration) {
+    fn track(&self, track: &Track, result: &Result<Verdict, TrackError>, elapsed: Duration) {
         let name = track.name();
         self.progress.suspend(|| match result {
             Ok(verdict) if self.json => print_json(render::json_line(&name, verdict, self.top)),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
+use chorale_client::BearerToken;
 use chorale_proto::{
     service_names::CLASSIFIER,
     v1::{
@@ -285,21 +286,21 @@ fn sum(metrics: &str, name: &str) -> Option<f64> {
 
 struct Caller {
     classifier: ClassifierServiceClient<Channel>,
-    authorization: Option<client::Authorization>,
+    token: Option<BearerToken>,
     sound: Bytes,
 }
 
 impl Caller {
     fn new(channel: Channel, arguments: &DoctorArguments) -> anyhow::Result<Self> {
-        let authorization = client::authorization(&arguments.credentials).context("the bearer token")?;
-        Ok(Self { classifier: ClassifierServiceClient::new(channel), authorization, sound: sound() })
+        let token = client::token(&arguments.credentials).context("the bearer token")?;
+        Ok(Self { classifier: ClassifierServiceClient::new(channel), token, sound: sound() })
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(PATIENCE);
-        if let Some(authorization) = &self.authorization {
-            request.metadata_mut().insert("authorization", authorization.clone());
+        if let Some(token) = &self.token {
+            token.sign(&mut request);
         }
         request
     }

@@ -1,0 +1,1 @@
+//! A music library sorted by genre.
