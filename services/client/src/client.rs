@@ -84,9 +84,8 @@ impl Client {
             options.content_type = path.extension().unwrap_or_default().to_string_lossy().into_owned();
         }
         options.blake3_digest = upload::digest(path).await?;
-        let attempt = || async {
-            self.classify_reader(tokio::fs::File::open(path).await?, options.clone(), &on_event).await
-        };
+        let attempt =
+            || async { self.classify_reader(tokio::fs::File::open(path).await?, options.clone(), &on_event).await };
         attempt
             .retry(ExponentialBuilder::default().with_jitter().with_max_times(self.attempts.saturating_sub(1)))
             .when(|error| error.retry_after().is_some())

@@ -20,8 +20,8 @@ mod token;
 mod upload;
 
 pub use chorale_proto::v1::{
-    AudioFormat, ChunkVote, ClassifyOptions, Envelope, EventKind, GenreScore, GetModelResponse, Limits, Model, PcmFormat,
-    Priority, Progress, SampleFormat, Segment, Verdict, Warning, classify_stream_response::Event,
+    AudioFormat, ChunkVote, ClassifyOptions, Envelope, EventKind, GenreScore, GetModelResponse, Limits, Model,
+    PcmFormat, Priority, Progress, SampleFormat, Segment, Verdict, Warning, classify_stream_response::Event,
 };
 pub use chorale_runtime::{
     failure::{Failure, Reason},

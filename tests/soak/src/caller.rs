@@ -162,6 +162,7 @@ impl Caller {
                 Event::Progress(progress) => {
                     assert!(progress.bytes_received <= call.audio.len() as u64, "{progress:?}");
                 }
+                Event::Envelope(_) => panic!("nobody asked for the waveform"),
                 Event::Verdict(verdict) => {
                     assert!(*accepted, "a verdict before accepted");
                     let more = next_event(&mut events).await?;
