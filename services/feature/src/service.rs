@@ -19,6 +19,7 @@ use chorale_runtime::{
     deadline::timeout_of,
     failure::{Failure, Reason},
     overload::Urgency,
+    priority::give_way,
     shares::{Full, Place, Places},
     trace::{self, Span},
 };
@@ -416,6 +417,8 @@ fn decode_on_thread(
     let turn = SharedTurn::from(turn);
     source.take_turns(turn.clone());
     let decode = move || {
+        // The thread for features inherits this.
+        give_way();
         let mut sink = |event: Event<'_>| match events.blocking_send(event.into()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),

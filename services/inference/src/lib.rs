@@ -32,6 +32,7 @@ use std::sync::Arc;
 use chorale_proto::{service_names, v1::inference_service_server::InferenceServiceServer};
 use chorale_runtime::{
     connections::ConnectionConfig,
+    priority::give_way,
     process::Process,
     server::{BoundServer, RunningRole},
 };
@@ -60,6 +61,9 @@ pub use crate::{config::InferenceConfig, error::InferenceError};
 /// If the configuration is wrong, the port cannot be bound, a model cannot be loaded, or a device cannot run it.
 pub async fn start(config: InferenceConfig, process: &Process) -> Result<RunningRole, InferenceError> {
     config.validate()?;
+    // Cores are shared by the threads of this pool, on which nothing but networks computes. It is there already if this process
+    // has started another replica.
+    let _ = rayon::ThreadPoolBuilder::new().start_handler(|_| give_way()).build_global();
     process.readiness.set(service_names::INFERENCE, false);
     let server =
         BoundServer::bind("inference", config.listen, ConnectionConfig::inner(), config.tls.as_ref(), process)?;

@@ -25,6 +25,7 @@ use chorale_model::DeviceSpec;
 use chorale_proto::v1::Prediction;
 use chorale_runtime::{
     failure::{Failure, Reason},
+    priority::give_way,
     trace::{self, Span},
 };
 
@@ -79,7 +80,10 @@ pub(crate) fn start(device: DeviceSpec, context: WorkerContext) -> Result<Pulse,
     let worker = Worker { device, context, pulse: pulse.clone(), memory_due: Cell::default() };
     thread::Builder::new()
         .name(format!("infer-{device}"))
-        .spawn(move || worker.run(serving))
+        .spawn(move || {
+            give_way();
+            worker.run(serving);
+        })
         .map_err(|source| InferenceError::Thread { device, source })?;
     Ok(pulse)
 }

@@ -4,7 +4,7 @@
 //! [`telemetry`] starts, with [`trace`]s if they are wanted, the role's [`server`] binds and serves with health and reflection, [`admin`] answers probes
 //! and metrics, what a process knows of itself is there to [`inspect`], and [`shutdown`] ends it all in order. [`failure`] is the one table of errors and codes, [`replicas`]
 //! finds and balances the other side, [`deadline`] reads how long a caller waits, [`overload`] says what may wait and who goes
-//! first, [`shares`] what each caller may have of it. [`connections`] are taken by a server and made by a [`connector`], over [`tls`] if so configured; [`reload`] follows
+//! first, [`shares`] what each caller may have of it, [`priority`] that answers come before work. [`connections`] are taken by a server and made by a [`connector`], over [`tls`] if so configured; [`reload`] follows
 //! the files behind that.
 
 pub mod admin;
@@ -17,6 +17,7 @@ pub mod health;
 pub mod inspect;
 pub mod metrics;
 pub mod overload;
+pub mod priority;
 pub mod process;
 pub mod reload;
 pub mod replicas;
