@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{Code, Status, codegen::http::Request, transport::Endpoint};
 use tonic_types::StatusExt;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ async fn streams_that_are_reset_as_soon_as_they_open_cost_the_connection() {
     let connection = tokio::spawn(connection);
     let mut resets = 0;
     for _ in 0..RESETS {
-        let request = tonic::codegen::http::Request::post(format!(
+        let request = Request::post(format!(
             "{}/chorale.v1.ClassifierService/ClassifyStream",
             server.endpoint()
         ))
@@ -127,6 +127,36 @@ async fn streams_that_are_reset_as_soon_as_they_open_cost_the_connection() {
     assert!(ended.is_err() && resets < RESETS, "{ended:?}");
     assert_coherent(&server.client().await.classify(fixtures::clip()).await.unwrap());
     nothing_is_left(&server).await;
+}
+
+/// A gateway has one connection to a feature replica, on which many of its callers may leave in the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_given_up_together_do_not_end_the_others_on_an_inner_connection() {
+    const GIVEN_UP: usize = 90;
+    let server = Server::start("inference", &[]).await;
+    let (mut requests, connection) =
+        h2::client::handshake(TcpStream::connect(server.address()).await.unwrap()).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let call = || {
+        let path = format!("{}/chorale.v1.InferenceService/Infer", server.endpoint());
+        Request::post(path).header("content-type", "application/grpc").body(()).unwrap()
+    };
+    for _ in 0..10 {
+        // All in one piece: nothing lets the connection's task run in between.
+        let mut given_up: Vec<_> =
+            (0..GIVEN_UP).map(|_| requests.send_request(call(), false).unwrap().1).collect();
+        for stream in &mut given_up {
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+        drop(given_up);
+        requests = requests.ready().await.unwrap();
+        let (response, mut body) = requests.send_request(call(), false).unwrap();
+        let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+        assert_eq!(response.status(), 200);
+        body.send_reset(h2::Reason::CANCEL);
+        requests = requests.ready().await.unwrap();
+    }
+    assert!(!connection.is_finished());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The configuration of the feature service.
 
-use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
 use bytesize::ByteSize;
 use chorale_runtime::{
@@ -26,7 +26,10 @@ pub struct FeatureConfig {
     pub tls: Option<ServerTlsConfig>,
     /// What a track may cost.
     pub limits: FeatureLimits,
-    /// Tracks taken in at a time; one more is refused as overload. As many as there are cores are decoded at a time, the
+    /// Tracks that are decoded at a time. Default: as many as the process sees cores, which in a container are those of its CPU
+    /// limit, or without one those of the machine: then it helps to say how many are its own.
+    pub cores: Option<NonZeroUsize>,
+    /// Tracks taken in at a time; one more is refused as overload. As many as there are `cores` are decoded at a time, the
     /// others wait for their turn, or for their upload. Default: 256.
     pub max_concurrent_streams: NonZeroUsize,
     /// How long tracks may wait for a core on average. After a second of longer waits fewer may wait, until waits are
@@ -47,6 +50,13 @@ impl FeatureConfig {
     }
 }
 
+impl FeatureConfig {
+    /// Tracks that are decoded at a time.
+    pub(crate) fn cores(&self) -> usize {
+        self.cores.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get)
+    }
+}
+
 impl Default for FeatureConfig {
     fn default() -> Self {
         Self {
@@ -55,6 +65,7 @@ impl Default for FeatureConfig {
             inference_tls: ClientTlsConfig::default(),
             tls: None,
             limits: FeatureLimits::default(),
+            cores: None,
             max_concurrent_streams: NonZeroUsize::MIN.saturating_add(255),
             target_wait: Duration::from_secs(2),
             dispatch: DispatchConfig::default(),

@@ -206,7 +206,7 @@ mod tests {
 
     fn turn() -> SharedTurn {
         let metrics = FeatureMetrics::register(&Metrics::new());
-        let turns = Turns::new(Duration::from_secs(1), 1, metrics);
+        let turns = Turns::new(1, Duration::from_secs(1), 1, metrics);
         // There is a core: this does not wait.
         turns
             .enter(Party { caller: "test".into(), urgency: Urgency::Interactive })

@@ -82,7 +82,7 @@ impl AnalysisService {
     ) -> Self {
         let max_streams = config.max_concurrent_streams.get();
         Self {
-            turns: Turns::new(config.target_wait, max_streams, metrics.clone()),
+            turns: Turns::new(config.cores(), config.target_wait, max_streams, metrics.clone()),
             dispatcher,
             metrics,
             limits: Limits::from(&config.limits),

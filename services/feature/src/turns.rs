@@ -19,7 +19,6 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
@@ -135,12 +134,8 @@ impl Drop for Core {
 }
 
 impl Turns {
-    /// One turn for every core. At most `max_waiting` tracks wait for one, and fewer after waits longer than `target`.
-    pub(crate) fn new(target: Duration, max_waiting: usize, metrics: FeatureMetrics) -> Arc<Self> {
-        Self::of_cores(available_parallelism().map_or(1, usize::from), target, max_waiting, metrics)
-    }
-
-    fn of_cores(cores: usize, target: Duration, max_waiting: usize, metrics: FeatureMetrics) -> Arc<Self> {
+    /// One turn for every one of `cores`. At most `max_waiting` tracks wait for one, and fewer after waits longer than `target`.
+    pub(crate) fn new(cores: usize, target: Duration, max_waiting: usize, metrics: FeatureMetrics) -> Arc<Self> {
         let limit = WaitLimit::new(WaitPolicy { target, step: cores, ceiling: max_waiting });
         metrics.turn_limit.set(i64::try_from(limit.limit()).unwrap_or(i64::MAX));
         let state = State { free: cores, queue: BTreeMap::new(), places: 0, limit };
@@ -342,7 +337,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn turns(cores: usize, max_waiting: usize) -> Arc<Turns> {
-        Turns::of_cores(cores, SECOND, max_waiting, FeatureMetrics::register(&Metrics::new()))
+        Turns::new(cores, SECOND, max_waiting, FeatureMetrics::register(&Metrics::new()))
     }
 
     fn of(caller: &str, urgency: Urgency) -> Party {

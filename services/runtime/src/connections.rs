@@ -31,6 +31,8 @@ use crate::{
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 /// For connections that stay.
 const LONGEST_AGE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+/// Calls of our own services that may be given up before they are looked at: as many as a few gateways serve.
+const INNER_RESETS: usize = 8_192;
 /// Connections that wait to be served.
 const QUEUED: usize = 64;
 
@@ -59,6 +61,13 @@ impl ConnectionConfig {
     #[must_use]
     pub fn inner() -> Self {
         Self { max_streams: u32::MAX, max_age: LONGEST_AGE, ..Self::default() }
+    }
+
+    /// Calls that may be given up before they are looked at, on one connection: one more ends it, and all calls on it. None
+    /// leaves it at the few of the transport, which is what a stranger who opens and resets streams all day deserves.
+    pub(crate) fn pending_resets(&self) -> Option<usize> {
+        // Many callers of a gateway share its connection, and may leave at the same time.
+        (self.max_streams == u32::MAX).then_some(INNER_RESETS)
     }
 }
 

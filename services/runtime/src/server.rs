@@ -149,6 +149,7 @@ impl BoundServer {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(connections.max_streams)
+            .http2_max_pending_accept_reset_streams(connections.pending_resets())
             .max_connection_age(connections.max_age.mul_f64(rand::random_range(0.9..1.1)))
             .add_routes(routes.routes())
             .serve_with_incoming_shutdown(incoming, drain.clone().cancelled_owned());
