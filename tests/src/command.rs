@@ -59,6 +59,8 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// Runs of chunks with one winner.
     pub segments: Vec<serde_json::Value>,
+    /// What was heard on average, if that was wanted.
+    pub embedding: Option<Vec<f32>>,
 }
 
 /// A line of `chorale classify --json` about a track that was not classified.

@@ -78,6 +78,40 @@ fn a_folder_of_two_genres_becomes_a_model_that_tells_them_apart() {
 }
 
 #[test]
+fn a_folder_as_people_have_it_is_enough_with_few_tracks_and_what_lies_beside_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let (tracks, model) = (path("tracks"), path("few"));
+    write_tracks(Path::new(&tracks));
+    for genre in ["chords", "clicks"] {
+        for seed in 3..TRACKS {
+            fs::remove_file(format!("{tracks}/{genre}/{seed}.wav")).unwrap();
+        }
+        fs::write(format!("{tracks}/{genre}/cover.jpg"), "a picture").unwrap();
+    }
+    fs::write(format!("{tracks}/notes.txt"), "which I like").unwrap();
+
+    let train = ["train", "--arch", "small", "--data", &tracks, "--out", &model, "--epochs", "4", "--batch", "4"];
+    let trained = command::run(train).expect_code(0);
+    assert!(trained.stdout.contains("on 2 tracks of the split `valid`"), "{}", trained.stdout);
+    let advice = format!("Try it: chorale classify --model {model} SONG");
+    assert!(trained.stderr.contains(&advice), "{}", trained.stderr);
+    assert!(!trained.stderr.contains("cover.jpg"), "{}", trained.stderr);
+
+    let described = command::run(["models", "--json", &model]).expect_code(0);
+    let manifest = numbers(&described);
+    if manifest["metrics"]["valid"]["track_accuracy"] == 1.0 {
+        assert!(manifest["temperature"].as_f64().unwrap() >= 1.0, "two tracks make nobody surer: {manifest}");
+    }
+    let song = format!("{tracks}/clicks/0.wav");
+    let answer = command::run(["classify", "--json", "--embedding", "--model", &model, &song])
+        .expect_code(0)
+        .answers()
+        .remove(0);
+    assert_eq!((answer.probabilities.len(), answer.embedding.map(|embedding| embedding.len())), (2, Some(200)));
+}
+
+#[test]
 fn what_is_no_music_is_learnt_and_called_unknown() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();

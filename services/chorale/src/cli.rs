@@ -111,6 +111,9 @@ pub(crate) struct ClassifyArguments {
     /// Print one JSON object a line for each file
     #[arg(long)]
     pub(crate) json: bool,
+    /// With --json: add each track's embedding, numbers that are close for tracks that sound alike
+    #[arg(long, requires = "json")]
+    pub(crate) embedding: bool,
     /// Genres to list for each file, most probable first [default: 3; with --json: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) top: Option<u32>,

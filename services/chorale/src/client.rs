@@ -51,6 +51,7 @@ pub(crate) struct Manner {
     /// As in [`ClassifyOptions::early_error_rate`].
     pub(crate) early_error_rate: f64,
     pub(crate) priority: Priority,
+    pub(crate) want_embedding: bool,
 }
 
 /// Classifies one track. `on_seconds` hears how many seconds of it have been classified so far.
@@ -64,6 +65,7 @@ pub(crate) async fn classify(
         events: vec![EventKind::Progress.into()],
         early_error_rate: manner.early_error_rate,
         priority: manner.priority.into(),
+        want_embedding: manner.want_embedding,
         ..ClassifyOptions::default()
     };
     let on_event = |event| {

@@ -2,14 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use chorale_feature::has_audio_extension;
 use walkdir::{DirEntry, WalkDir};
-
-/// The file extensions that count as audio inside a folder, also those that cannot be decoded: better reported than
-/// passed over. A file that is named outright is tried whatever it is called.
-const AUDIO_EXTENSIONS: [&str; 28] = [
-    "aac", "aif", "aifc", "aiff", "alac", "ape", "au", "caf", "flac", "m4a", "m4b", "m4r", "mka", "mkv", "mov", "mp1",
-    "mp2", "mp3", "mp4", "oga", "ogg", "opus", "snd", "wav", "wave", "webm", "wma", "wv",
-];
 
 /// One thing to classify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +26,8 @@ impl Track {
     }
 }
 
-/// The tracks under `paths`, folders in the order of their file names. What cannot be read is in the list too.
+/// The tracks under `paths`, folders in the order of their file names: the audio in them, and what cannot be read. A file that
+/// is named outright is tried whatever it is called.
 pub(crate) fn expand(paths: &[PathBuf]) -> Vec<Track> {
     let mut tracks = Vec::new();
     for path in paths {
@@ -66,12 +61,6 @@ fn expand_folder(folder: &Path, tracks: &mut Vec<Track>) {
         let message = "no audio files in this folder (known by their extension; name a file to have it tried anyway)";
         tracks.push(Track::Missing(folder.to_owned(), message.to_owned()));
     }
-}
-
-fn has_audio_extension(path: &Path) -> bool {
-    path.extension()
-        .and_then(|extension| extension.to_str())
-        .is_some_and(|extension| AUDIO_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()))
 }
 
 #[cfg(test)]

@@ -91,13 +91,15 @@ pub(crate) fn diagnosis(steps: &[Step]) -> String {
     }
 }
 
-/// A model, several lines. `source` says where it is from, `cost` how many multiply-accumulates a chunk takes.
-pub(crate) fn model(source: &str, manifest: &Manifest, cost: u64) -> String {
+/// A model, several lines. `source` says where it is from, `cost` how many multiply-accumulates a chunk takes, and
+/// `embedding` how many numbers an embedding has.
+pub(crate) fn model(source: &str, manifest: &Manifest, cost: u64, embedding: usize) -> String {
     let mut text = format!("{} {}  {}\n", styled(BOLD, &manifest.name), manifest.version, styled(DIM, source));
     let _ = writeln!(text, "  architecture  {}", manifest.architecture);
     let _ = writeln!(text, "  labels        {}", manifest.labels.join(", "));
     let _ = writeln!(text, "  feature id    {}", manifest.feature_id);
     let _ = writeln!(text, "  cost          {:.1} M multiply-accumulates a chunk", cost as f64 / 1e6);
+    let _ = writeln!(text, "  embedding     {embedding} numbers");
     if manifest.unknown_below > 0.0 {
         let _ = writeln!(text, "  unknown       below {:.1} % for the first genre", manifest.unknown_below * 100.0);
     }
@@ -240,6 +242,9 @@ struct VerdictLine<'a> {
     early: bool,
     warnings: Vec<&'a str>,
     segments: Vec<SegmentObject<'a>>,
+    /// Only where it was asked for; empty where nothing but silence was heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<&'a [f32]>,
 }
 
 #[derive(Serialize)]
@@ -262,8 +267,8 @@ struct ErrorObject<'a> {
     message: String,
 }
 
-/// The verdict on one track as one line of JSON, with the `top` genres.
-pub(crate) fn json_line(name: &str, verdict: &Verdict, top: usize) -> serde_json::Result<String> {
+/// The verdict on one track as one line of JSON, with the `top` genres, and its embedding if that is wanted.
+pub(crate) fn json_line(name: &str, verdict: &Verdict, top: usize, want_embedding: bool) -> serde_json::Result<String> {
     let scores = || verdict.scores.iter().take(top);
     serde_json::to_string(&VerdictLine {
         path: name,
@@ -288,6 +293,7 @@ pub(crate) fn json_line(name: &str, verdict: &Verdict, top: usize) -> serde_json
                 confidence: segment.confidence,
             })
             .collect(),
+        embedding: want_embedding.then_some(&verdict.embedding),
     })
 }
 
@@ -356,20 +362,26 @@ song.mp3  0:08, 4 chunks, 0.42 s
         assert_eq!(headline(&Verdict { scores: Vec::new(), ..unlike.clone() }), "unknown: nothing but silence");
         let plain = |text: String| anstream::adapter::strip_str(&text).to_string();
         assert_eq!(plain(line("a.wav", &unlike)), "unknown     18 %  a.wav  (nearest is jazz)");
-        let json = json_line("a.wav", &unlike, 10).unwrap();
+        let json = json_line("a.wav", &unlike, 10, false).unwrap();
         assert!(json.starts_with(r#"{"path":"a.wav","genre":"unknown","nearest":"jazz","confidence":0.18,"#), "{json}");
-        assert!(!json_line("a.wav", &verdict(), 10).unwrap().contains("nearest"));
+        assert!(!json_line("a.wav", &verdict(), 10, false).unwrap().contains("nearest"));
     }
 
     #[test]
     fn json_keeps_the_order_of_probability_and_the_promised_keys() {
-        let line = json_line("song.mp3", &verdict(), 1).unwrap();
+        let line = json_line("song.mp3", &verdict(), 1, false).unwrap();
         assert!(
             line.starts_with(r#"{"path":"song.mp3","genre":"jazz","confidence":0.75,"probabilities":{"jazz":0.75},"#)
         );
         assert!(line.contains(
             r#""votes":{"jazz":3},"chunks":4,"duration_seconds":8.0,"model":"abc","cached":false,"early":false,"warnings":[]"#
         ));
+        let heard = Verdict { embedding: vec![0.6, -0.8], ..verdict() };
+        assert!(!json_line("a", &heard, 1, false).unwrap().contains("embedding"));
+        for (heard, expected) in [(heard, "[0.6,-0.8]"), (verdict(), "[]")] {
+            let line = json_line("a", &heard, 1, true).unwrap();
+            assert!(line.ends_with(&format!(r#"],"embedding":{expected}}}"#)), "{line}");
+        }
         let error = json_error_line("a", &TrackError::Missing("gone".to_owned())).unwrap();
         assert_eq!(error, r#"{"path":"a","error":{"code":"NOT_FOUND","message":"gone"}}"#);
     }

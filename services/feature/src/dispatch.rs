@@ -74,6 +74,8 @@ pub struct ChunkOptions {
     pub model_version: String,
     /// Whether it may wait for chunks that come after it.
     pub priority: Priority,
+    /// Whether the answer is to have an embedding.
+    pub want_embedding: bool,
     /// When nobody waits for the answer any more.
     pub deadline: Option<Instant>,
     /// Whose span it belongs to.
@@ -207,7 +209,7 @@ impl Dispatcher {
             Some(left) => u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
         };
         let feature_id = contract::feature_id().to_owned();
-        let ChunkOptions { model_version, priority, .. } = options;
+        let ChunkOptions { model_version, priority, want_embedding, .. } = options;
         let request = InferRequest {
             tag: 0,
             mel,
@@ -216,7 +218,7 @@ impl Dispatcher {
             priority: (*priority).into(),
             model_version: model_version.clone(),
             traceparent: traceparent.to_owned(),
-            ..InferRequest::default()
+            want_embedding: *want_embedding,
         };
         let patience = self.shared.config.answer_patience;
         let asked = self.link(replica.address()).ask(replica.channel(), request);

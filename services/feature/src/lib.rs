@@ -9,6 +9,7 @@
 
 mod analyze;
 mod au;
+mod audio_files;
 mod audio_track;
 mod chunk;
 mod config;
@@ -36,6 +37,7 @@ mod track_decoder;
 mod turns;
 
 pub use analyze::{AudioInput, AudioSummary, Limits, Warning, WarningKind, analyze, analyze_bytes, analyze_file};
+pub use audio_files::has_audio_extension;
 pub use chunk::{Chunker, DbChunk, MelChunk};
 pub use config::{DispatchConfig, FeatureConfig, FeatureLimits};
 pub use dispatch::{ChunkOptions, Dispatcher};

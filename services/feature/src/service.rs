@@ -345,6 +345,7 @@ impl Track<'_> {
         let options = ChunkOptions {
             model_version: options.model_version.clone(),
             priority: options.priority(),
+            want_embedding: options.want_embedding,
             deadline: self.deadline,
             trace: if chunk.index < TRACED_CHUNKS { self.trace.clone() } else { trace::Context::default() },
         };

@@ -6,7 +6,7 @@ use chorale_proto::v1::Verdict;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    cache::{CacheKey, Expected, Terms, VerdictCache},
+    cache::{CacheKey, Expected, Terms, VerdictCache, has_embedding},
     flight::{Flights, Follower, Leader, Place},
     metrics::GatewayMetrics,
     model::KnownModel,
@@ -57,7 +57,8 @@ impl Answers {
             Place::Follow(follower) => return Lookup::Follow(follower),
             Place::Lead(leader) => leader,
         };
-        let expected = Expected { digest, model_version, feature_id, labels: &model.labels };
+        let Terms { embedding, .. } = terms;
+        let expected = Expected { digest, model_version, feature_id, labels: &model.labels, embedding };
         match self.cache.get(key, expected).await {
             None => Lookup::Lead(leader),
             Some(verdict) => {
@@ -94,11 +95,34 @@ impl Answers {
         }
     }
 
-    /// Shares a computed verdict with those who wait for it, and keeps it. The caller does not wait for the cache.
-    pub(crate) fn keep(&self, key: CacheKey, leader: Option<Leader>, verdict: Arc<Verdict>) {
+    /// Shares a verdict that was computed on these `terms` over the audio with this `digest` with those who wait for it, and
+    /// keeps it. One with an embedding is also kept without it, for those who want none. The caller does not wait for the
+    /// cache.
+    pub(crate) fn keep(
+        &self,
+        digest: &blake3::Hash,
+        model: &KnownModel,
+        terms: Terms<'_>,
+        leader: Option<Leader>,
+        verdict: &Verdict,
+    ) {
+        let key = |terms| CacheKey::new(digest, &model.model.version, &model.model.feature_id, terms);
+        let leader = leader.filter(|leader| leader.key() == key(terms));
+        let shared = Arc::new(verdict.clone());
         if let Some(leader) = &leader {
-            leader.land(Arc::clone(&verdict));
+            leader.land(Arc::clone(&shared));
         }
+        if terms.embedding {
+            let without = Verdict { embedding: Vec::new(), ..verdict.clone() };
+            self.put(key(Terms { embedding: false, ..terms }), None, Arc::new(without));
+        }
+        // From replicas of an older release, the embedding that is wanted does not come.
+        if !terms.embedding || has_embedding(verdict) {
+            self.put(key(terms), leader, shared);
+        }
+    }
+
+    fn put(&self, key: CacheKey, leader: Option<Leader>, verdict: Arc<Verdict>) {
         let cache = self.cache.clone();
         tokio::spawn(async move {
             cache.put(key, &verdict).await;

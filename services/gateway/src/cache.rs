@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chorale_model::labels::UNKNOWN;
+use chorale_model::{embedding::is_track_embedding, labels::UNKNOWN};
 use chorale_proto::v1::{PcmFormat, Verdict};
 use futures::future::BoxFuture;
 use prost::Message;
@@ -42,6 +42,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) pcm: Option<&'a PcmFormat>,
     /// Whose verdict it is, if others must not have it: that it is known tells that they have this track.
     pub(crate) tenant: Option<&'a str>,
+    /// Whether it has an embedding.
+    pub(crate) embedding: bool,
 }
 
 impl CacheKey {
@@ -56,7 +58,8 @@ impl CacheKey {
             pcm.as_deref(),
             terms.tenant.map(str::as_bytes),
         ];
-        for part in parts {
+        let embedding = terms.embedding.then_some(Some(b"embedding".as_slice()));
+        for part in parts.into_iter().chain(embedding) {
             // Lengths first, so that no two different lists of parts run together into the same bytes.
             let length = part.map_or(u64::MAX, |part| part.len() as u64);
             hasher.update(&length.to_le_bytes()).update(part.unwrap_or_default());
@@ -112,6 +115,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) model_version: &'a str,
     pub(crate) feature_id: &'a str,
     pub(crate) labels: &'a [String],
+    /// Whether it has an embedding.
+    pub(crate) embedding: bool,
 }
 
 /// The result cache. Cheap to clone.
@@ -200,6 +205,12 @@ impl VerdictCache {
     }
 }
 
+/// Whether `verdict` has the embedding of what was heard, which is none where that was nothing but silence.
+pub(crate) fn has_embedding(verdict: &Verdict) -> bool {
+    let silent = verdict.chunk_count == verdict.silent_chunk_count;
+    if silent { verdict.embedding.is_empty() } else { is_track_embedding(&verdict.embedding) }
+}
+
 /// Whether this gateway could have given `verdict`.
 fn fits(verdict: &Verdict, expected: Expected<'_>) -> bool {
     let is_label = |genre: &String| expected.labels.contains(genre);
@@ -222,7 +233,9 @@ fn fits(verdict: &Verdict, expected: Expected<'_>) -> bool {
             && is_time(segment.start_seconds)
             && is_time(segment.end_seconds)
     });
+    let embedding_fits = if expected.embedding { has_embedding(verdict) } else { verdict.embedding.is_empty() };
     about_this_audio
+        && embedding_fits
         && scores_fit
         && segments_fit
         && !verdict.cached
@@ -233,6 +246,7 @@ fn fits(verdict: &Verdict, expected: Expected<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use chorale_model::embedding::MAX_EMBEDDING;
     use chorale_proto::v1::{GenreScore, SampleFormat, Segment};
     use prometheus_client::registry::Registry;
 
@@ -258,6 +272,15 @@ mod tests {
         }
     }
 
+    fn expected<'a>(digest: &'a blake3::Hash, labels: &'a [String]) -> Expected<'a> {
+        Expected { digest, model_version: "v1", feature_id: "f1", labels, embedding: false }
+    }
+
+    fn cache_over(memory: &Arc<MemoryCache>) -> VerdictCache {
+        let metrics = GatewayMetrics::register(&mut Registry::default());
+        VerdictCache { backend: Some(Arc::clone(memory) as Arc<dyn Backend>), seal: Seal::None, metrics }
+    }
+
     fn value_of(key: CacheKey, verdict: &Verdict) -> Vec<u8> {
         Seal::None.wrap(key, &verdict.encode_to_vec()).to_vec()
     }
@@ -271,10 +294,11 @@ mod tests {
             CacheKey::new(&other, "v1", "f1", Terms::default()),
             CacheKey::new(&one, "v2", "f1", Terms::default()),
             CacheKey::new(&one, "v1f", "1", Terms::default()),
-            CacheKey::new(&one, "v1", "f1", Terms { pcm: Some(&pcm(1)), tenant: None }),
-            CacheKey::new(&one, "v1", "f1", Terms { pcm: Some(&pcm(2)), tenant: None }),
-            CacheKey::new(&one, "v1", "f1", Terms { pcm: None, tenant: Some("studio") }),
-            CacheKey::new(&one, "v1", "f1", Terms { pcm: None, tenant: Some("") }),
+            CacheKey::new(&one, "v1", "f1", Terms { pcm: Some(&pcm(1)), ..Terms::default() }),
+            CacheKey::new(&one, "v1", "f1", Terms { pcm: Some(&pcm(2)), ..Terms::default() }),
+            CacheKey::new(&one, "v1", "f1", Terms { tenant: Some("studio"), ..Terms::default() }),
+            CacheKey::new(&one, "v1", "f1", Terms { tenant: Some(""), ..Terms::default() }),
+            CacheKey::new(&one, "v1", "f1", Terms { embedding: true, ..Terms::default() }),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
@@ -285,11 +309,10 @@ mod tests {
     async fn a_corrupt_value_is_a_miss() {
         let digest = blake3::hash(b"audio");
         let labels = labels();
-        let expected = Expected { digest: &digest, model_version: "v1", feature_id: "f1", labels: &labels };
+        let expected = expected(&digest, &labels);
         let good = verdict(&digest);
         let memory = Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60)));
-        let metrics = GatewayMetrics::register(&mut Registry::default());
-        let cache = VerdictCache { backend: Some(Arc::clone(&memory) as Arc<dyn Backend>), seal: Seal::None, metrics };
+        let cache = cache_over(&memory);
         let key = CacheKey::new(&digest, "v1", "f1", Terms::default());
 
         assert_eq!(cache.get(key, expected).await, None);
@@ -320,13 +343,35 @@ mod tests {
             changed(|verdict| verdict.segments[0].genre = "polka".to_owned()),
             changed(|verdict| verdict.segments[0].end_seconds = f64::INFINITY),
             changed(|verdict| verdict.cached = true),
+            changed(|verdict| verdict.embedding = vec![1.0]),
         ];
         for value in corrupt {
             memory.put(key, value.clone().into()).await.unwrap();
             assert_eq!(cache.get(key, expected).await, None, "{value:?}");
         }
         let labels = LookupLabels { backend: "memory", result: LookupResult::corrupt };
-        assert_eq!(cache.metrics.cache_lookups.get_or_create(&labels).get(), 14);
+        assert_eq!(cache.metrics.cache_lookups.get_or_create(&labels).get(), 15);
+    }
+
+    #[tokio::test]
+    async fn an_embedding_that_no_track_has_is_a_miss() {
+        let (digest, labels) = (blake3::hash(b"audio"), labels());
+        let expected = Expected { embedding: true, ..expected(&digest, &labels) };
+        let memory = Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60)));
+        let cache = cache_over(&memory);
+        let key = CacheKey::new(&digest, "v1", "f1", Terms { embedding: true, ..Terms::default() });
+        let with = |embedding: &[f32]| Verdict { embedding: embedding.to_vec(), ..verdict(&digest) };
+        let silent = Verdict { genre: UNKNOWN.to_owned(), silent_chunk_count: 1, scores: Vec::new(), ..with(&[]) };
+        for good in [with(&[0.6, -0.8]), with(&[1.0]), silent] {
+            memory.put(key, value_of(key, &good).into()).await.unwrap();
+            assert_eq!(cache.get(key, expected).await, Some(good));
+        }
+        let long = [(MAX_EMBEDDING as f32 + 1.0).sqrt().recip(); MAX_EMBEDDING + 1];
+        let poisoned: [&[f32]; 7] = [&[], &[0.0, 0.0], &[0.6, 0.9], &[f32::NAN, 1.0], &[f32::INFINITY], &[1e30], &long];
+        for embedding in poisoned {
+            memory.put(key, value_of(key, &with(embedding)).into()).await.unwrap();
+            assert_eq!(cache.get(key, expected).await, None, "{:?}", &embedding[..embedding.len().min(3)]);
+        }
     }
 
     #[tokio::test]
@@ -337,7 +382,7 @@ mod tests {
         let labels = labels();
         let key = CacheKey::new(&digest, "v1", "f1", Terms::default());
         cache.put(key, &verdict(&digest)).await;
-        let expected = Expected { digest: &digest, model_version: "v1", feature_id: "f1", labels: &labels };
+        let expected = expected(&digest, &labels);
         assert_eq!(cache.get(key, expected).await, None);
     }
 }

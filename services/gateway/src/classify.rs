@@ -27,8 +27,8 @@ use std::{
 
 use bytes::Bytes;
 use chorale_proto::v1::{
-    Accepted, AnalyzeRequest, ChunkResult, ClassifyStreamResponse, GenreScore, Progress, Summary, Timing, Verdict,
-    analyze_request, analyze_response, classify_stream_response::Event,
+    Accepted, AnalyzeOptions, AnalyzeRequest, ChunkResult, ClassifyStreamResponse, GenreScore, Progress, Summary,
+    Timing, Verdict, analyze_request, analyze_response, classify_stream_response::Event,
 };
 use chorale_runtime::{
     failure::{Failure, Reason},
@@ -45,7 +45,7 @@ use crate::{
     analysis::{Analysis, another_may_serve},
     answers::{Answers, Lookup, Settled},
     auth::Caller,
-    cache::{CacheKey, Terms},
+    cache::Terms,
     config::LimitsConfig,
     deadline::Deadline,
     flight::{Follower, Leader},
@@ -140,7 +140,8 @@ impl<'a> Classification<'a> {
     /// As `classifier.proto` lists them.
     pub(crate) async fn run(mut self, upload: Upload) -> Result<Verdict, Failure> {
         let digest = self.known_digest(&upload)?;
-        let mut heard = Heard::new(self.choose_model(digest.as_ref())?);
+        let model = self.choose_model(digest.as_ref())?;
+        let mut heard = Heard::new(model, self.options.analyze.want_embedding);
         if matches!(upload, Upload::Whole(_)) {
             heard.digest = digest;
         }
@@ -217,7 +218,8 @@ impl<'a> Classification<'a> {
     fn terms(&self) -> Terms<'_> {
         let Caller { key, is_tenant, .. } = self.origin.caller;
         let tenant = (*is_tenant && !self.context.across_callers).then_some(&**key);
-        Terms { pcm: self.options.analyze.pcm.as_ref(), tenant }
+        let AnalyzeOptions { pcm, want_embedding, .. } = &self.options.analyze;
+        Terms { pcm: pcm.as_ref(), tenant, embedding: *want_embedding }
     }
 
     /// Opens a call of the feature service.
@@ -466,12 +468,11 @@ impl<'a> Classification<'a> {
             ..heard.verdict(summary.duration_seconds, timing)
         };
         if let Some(digest) = heard.digest.filter(|_| heard.one_model && !self.options.bypass_cache) {
-            let key = CacheKey::new(&digest, &heard.model_version, feature_id, self.terms());
             let leader = match role {
-                Role::Leader(leader) if leader.key() == key => Some(leader),
+                Role::Leader(leader) => Some(leader),
                 _ => None,
             };
-            self.context.answers.keep(key, leader, Arc::new(verdict.clone()));
+            self.context.answers.keep(&digest, &heard.model, self.terms(), leader, &verdict);
         }
         Ok(verdict)
     }

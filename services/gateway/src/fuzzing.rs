@@ -15,16 +15,18 @@ use crate::{
 const MODEL_VERSION: &str = "v1";
 const FEATURE_ID: &str = "f1";
 
-/// The result cache as it is between a gateway and its backend: values in, verdicts out, all of them about the audio `audio`.
+/// The result cache as it is between a gateway and its backend: values in, verdicts out, all of them about the audio `audio`,
+/// and either with embeddings or without.
 #[derive(Debug)]
 pub struct CachedVerdicts {
     cache: VerdictCache,
     digest: blake3::Hash,
     labels: Vec<String>,
+    embedding: bool,
 }
 
 impl CachedVerdicts {
-    /// Of a gateway whose model has `labels`.
+    /// Of a gateway whose model has `labels`, for calls that want no embedding.
     ///
     /// # Panics
     /// If the secret cannot be read.
@@ -34,7 +36,14 @@ impl CachedVerdicts {
         let config = CacheConfig { secret_file: secret_file.map(Path::to_owned), ..CacheConfig::default() };
         let metrics = GatewayMetrics::register(&mut Registry::default());
         let cache = VerdictCache::new(&config, metrics).expect("a secret");
-        Self { cache, digest: blake3::hash(b"audio"), labels: labels.iter().map(ToString::to_string).collect() }
+        let labels = labels.iter().map(ToString::to_string).collect();
+        Self { cache, digest: blake3::hash(b"audio"), labels, embedding: false }
+    }
+
+    /// The same for calls that want an embedding.
+    #[must_use]
+    pub fn with_embeddings(self) -> Self {
+        Self { embedding: true, ..self }
     }
 
     /// The verdict in `value`, if it is one that this gateway could have written.
@@ -45,6 +54,7 @@ impl CachedVerdicts {
             model_version: MODEL_VERSION,
             feature_id: FEATURE_ID,
             labels: &self.labels,
+            embedding: self.embedding,
         };
         self.cache.decode(self.key(), value, expected)
     }
@@ -63,6 +73,7 @@ impl CachedVerdicts {
     }
 
     fn key(&self) -> CacheKey {
-        CacheKey::new(&self.digest, MODEL_VERSION, FEATURE_ID, Terms::default())
+        let terms = Terms { embedding: self.embedding, ..Terms::default() };
+        CacheKey::new(&self.digest, MODEL_VERSION, FEATURE_ID, terms)
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use chorale_model::MeanEmbedding;
 use chorale_proto::v1::{ChunkResult, ChunkVote, Prediction, Timing, Verdict, Warning, WarningKind};
 use tokio::time::Instant;
 
@@ -21,13 +22,17 @@ pub(crate) struct Heard {
     /// The model of the last chunk that voted, and whether they all had the one that the gateway knew.
     pub(crate) model_version: String,
     pub(crate) one_model: bool,
+    /// What was heard on average, if that is wanted, and as long as every voting chunk had an embedding by one model. None is
+    /// sent by a replica of an older release.
+    embedding: Option<MeanEmbedding>,
+    wants_embedding: bool,
     predictions: u32,
     queue: Duration,
     compute: Duration,
 }
 
 impl Heard {
-    pub(crate) fn new(model: Arc<KnownModel>) -> Self {
+    pub(crate) fn new(model: Arc<KnownModel>, wants_embedding: bool) -> Self {
         Self {
             tally: Tally::new(Arc::clone(&model.labels)),
             model_version: model.model.version.clone(),
@@ -35,6 +40,8 @@ impl Heard {
             hasher: blake3::Hasher::new(),
             digest: None,
             one_model: true,
+            embedding: wants_embedding.then(MeanEmbedding::default),
+            wants_embedding,
             predictions: 0,
             queue: Duration::ZERO,
             compute: Duration::ZERO,
@@ -44,7 +51,7 @@ impl Heard {
     /// Nothing heard yet, by another model, of the same audio.
     pub(crate) fn begin_again(&mut self, model: Arc<KnownModel>) {
         let (hasher, digest) = (self.hasher.clone(), self.digest);
-        *self = Self { hasher, digest, ..Self::new(model) };
+        *self = Self { hasher, digest, ..Self::new(model, self.wants_embedding) };
     }
 
     pub(crate) fn add(&mut self, chunk: ChunkResult) -> Result<ChunkVote, VoteError> {
@@ -58,17 +65,23 @@ impl Heard {
             probabilities: prediction.as_ref().map(|prediction| prediction.probabilities.as_slice()),
         };
         let genre = self.tally.add(ballot)?.unwrap_or_default().to_owned();
-        let probabilities = prediction.map(|prediction| self.note(prediction)).unwrap_or_default();
+        let probabilities = prediction.map(|prediction| self.note(index, prediction)).transpose()?.unwrap_or_default();
         Ok(ChunkVote { index, start_seconds, end_seconds, silent, genre, probabilities, ..ChunkVote::default() })
     }
 
-    fn note(&mut self, prediction: Prediction) -> Vec<f32> {
+    fn note(&mut self, index: u32, prediction: Prediction) -> Result<Vec<f32>, VoteError> {
         self.predictions += 1;
         self.queue = self.queue.saturating_add(duration(prediction.queue));
         self.compute = self.compute.saturating_add(duration(prediction.compute));
         self.one_model &= prediction.model_version == self.model.model.version;
         self.model_version = prediction.model_version;
-        prediction.probabilities
+        let embedding = prediction.embedding;
+        if embedding.is_empty() || !self.one_model {
+            self.embedding = None;
+        } else if self.embedding.as_mut().is_some_and(|mean| !mean.add(&embedding)) {
+            return Err(VoteError::Embedding { index, found: embedding.len() });
+        }
+        Ok(prediction.probabilities)
     }
 
     pub(crate) fn timing(&self, began: Instant) -> Timing {
@@ -96,6 +109,7 @@ impl Heard {
             feature_id: self.model.model.feature_id.clone(),
             blake3_digest: self.digest.map(|digest| Bytes::copy_from_slice(digest.as_bytes())).unwrap_or_default(),
             timing: Some(timing),
+            embedding: self.embedding.as_ref().map(MeanEmbedding::of_track).unwrap_or_default(),
             ..Verdict::default()
         }
     }

@@ -81,6 +81,7 @@ impl CheckedOptions {
             pcm: options.pcm,
             feature_id: feature_id.to_owned(),
             priority: options.priority,
+            want_embedding: options.want_embedding,
             ..AnalyzeOptions::default()
         };
         Ok(Self {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use chorale_model::{Votes, labels::UNKNOWN};
+use chorale_model::{Votes, embedding::MAX_EMBEDDING, labels::UNKNOWN};
 use chorale_proto::v1::{GenreScore, Segment};
 
 /// A chunk that the rest of the cluster should not have sent.
@@ -19,6 +19,11 @@ pub(crate) enum VoteError {
     Times { index: u32, start: f64, end: f64 },
     #[error("expected {expected} probabilities between 0 and 1 for chunk {index}, found {found:?}")]
     Probabilities { index: u32, expected: usize, found: Vec<f32> },
+    #[error(
+        "expected an embedding of finite numbers for chunk {index}, as many as for those before and at most \
+         {MAX_EMBEDDING}, found {found} numbers"
+    )]
+    Embedding { index: u32, found: usize },
 }
 
 /// One chunk on its way into the tally.

@@ -1,4 +1,4 @@
-//! A network on a device: a forward pass that gives each chunk its probabilities, or one error, whatever goes wrong.
+//! A network on a device: a forward pass that gives each chunk its answer, or one error, whatever goes wrong.
 
 use std::{
     any::Any,
@@ -6,19 +6,19 @@ use std::{
     time::Instant,
 };
 
-use chorale_model::{Classifier, DeviceSpec, ModelError, contract::CHUNK_CELLS};
+use chorale_model::{Answer, Classifier, DeviceSpec, ModelError, contract::CHUNK_CELLS};
 
 use crate::{InferenceError, metrics::InferenceMetrics};
 
 /// What a network does. It is loaded and warmed up by one thread, and then used by the one that owns its device.
 pub(crate) trait Forward: Send + Sync {
-    /// The probability of every label, for every chunk of the batch, in order.
-    fn forward(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError>;
+    /// The answer to every chunk of the batch, in order, with embeddings only if they are wanted.
+    fn forward(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Answer>, ModelError>;
 }
 
 impl Forward for Classifier {
-    fn forward(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError> {
-        self.classify(chunks)
+    fn forward(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Answer>, ModelError> {
+        self.answers(chunks, want_embeddings)
     }
 }
 
@@ -44,23 +44,25 @@ impl Network {
     /// that does not fit is noticed before it is used.
     pub(crate) fn warm_up(&self, max_batch: usize, metrics: &InferenceMetrics) -> Result<(), InferenceError> {
         let silence = vec![0; CHUNK_CELLS];
-        self.forward(&[silence.as_slice()], metrics)?;
-        self.forward(&vec![silence.as_slice(); max_batch], metrics)?;
+        self.forward(&[silence.as_slice()], true, metrics)?;
+        self.forward(&vec![silence.as_slice(); max_batch], true, metrics)?;
         Ok(())
     }
 
-    /// One forward pass over a batch: a finite probability of every label for every chunk.
+    /// One forward pass over a batch: a finite probability of every label for every chunk, and embeddings if they are
+    /// wanted.
     pub(crate) fn forward(
         &self,
         chunks: &[&[u8]],
+        want_embeddings: bool,
         metrics: &InferenceMetrics,
-    ) -> Result<Vec<Vec<f32>>, InferenceError> {
+    ) -> Result<Vec<Answer>, InferenceError> {
         let started = Instant::now();
         // The network is only read, so that a panic leaves nothing half done behind.
-        let result = catch_unwind(AssertUnwindSafe(|| self.network.forward(chunks)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.network.forward(chunks, want_embeddings)));
         let (device, chunk_count) = (self.device, chunks.len());
         let checked = match result {
-            Ok(Ok(probabilities)) => self.check(chunk_count, probabilities),
+            Ok(Ok(answers)) => self.check(chunk_count, answers),
             Ok(Err(source)) => Err(InferenceError::Forward { device, chunks: chunk_count, source }),
             Err(panic) => {
                 Err(InferenceError::Panicked { device, chunks: chunk_count, message: panic_message(panic.as_ref()) })
@@ -70,13 +72,13 @@ impl Network {
         checked
     }
 
-    fn check(&self, chunks: usize, probabilities: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>, InferenceError> {
+    fn check(&self, chunks: usize, answers: Vec<Answer>) -> Result<Vec<Answer>, InferenceError> {
         let labels = self.labels;
         let output = |found| InferenceError::Output { device: self.device, chunks, labels, found };
-        if probabilities.len() != chunks {
-            return Err(output(format!("answers for {}", probabilities.len())));
+        if answers.len() != chunks {
+            return Err(output(format!("answers for {}", answers.len())));
         }
-        for values in &probabilities {
+        for values in answers.iter().map(|answer| &answer.probabilities) {
             if values.len() != labels {
                 return Err(output(format!("{} values", values.len())));
             }
@@ -84,7 +86,7 @@ impl Network {
                 return Err(output(format!("the value {value}")));
             }
         }
-        Ok(probabilities)
+        Ok(answers)
     }
 }
 

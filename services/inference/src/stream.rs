@@ -122,7 +122,8 @@ where
     fn accept(&mut self, request: InferRequest) -> Result<(), Failure> {
         let received = Instant::now();
         let urgency = request.priority().into();
-        let InferRequest { tag, mel, feature_id, timeout_millis, model_version, traceparent, .. } = request;
+        let InferRequest { tag, mel, feature_id, timeout_millis, model_version, traceparent, want_embedding, .. } =
+            request;
         if !self.in_flight.insert(tag) {
             return Err(Failure::invalid("tag", format!("tag {tag} is in flight on this stream already")));
         }
@@ -132,7 +133,8 @@ where
         match self.model_for(&feature_id, mel.len(), &model_version) {
             Ok(model) => {
                 let chunk = WaitingChunk::new(mel, model, urgency, received, timeout, reply);
-                self.intake.submit(chunk.traced(trace::Context::of_traceparent(&traceparent)));
+                let trace = trace::Context::of_traceparent(&traceparent);
+                self.intake.submit(chunk.traced(trace).with_embedding(want_embedding));
             }
             Err(failure) => reply.send(Err(failure)),
         }

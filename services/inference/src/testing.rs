@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chorale_model::{DeviceSpec, ModelError, contract::CHUNK_CELLS};
+use chorale_model::{Answer as Said, DeviceSpec, ModelError, contract::CHUNK_CELLS};
 use chorale_proto::v1::Model;
 use chorale_runtime::overload::Urgency;
 use prometheus_client::registry::Registry;
@@ -37,7 +37,7 @@ pub(crate) fn metrics() -> Arc<InferenceMetrics> {
 struct Mute;
 
 impl Forward for Mute {
-    fn forward(&self, _: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError> {
+    fn forward(&self, _: &[&[u8]], _: bool) -> Result<Vec<Said>, ModelError> {
         Ok(Vec::new())
     }
 }

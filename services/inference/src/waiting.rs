@@ -34,6 +34,7 @@ pub(crate) struct WaitingChunk {
     received: Instant,
     deadline: Option<Instant>,
     trace: trace::Context,
+    wants_embedding: bool,
     reply: Reply,
 }
 
@@ -49,12 +50,23 @@ impl WaitingChunk {
     ) -> Self {
         // A timeout beyond what the clock can hold is no timeout.
         let deadline = timeout.and_then(|timeout| received.checked_add(timeout));
-        Self { mel, model, urgency, received, deadline, trace: trace::Context::default(), reply }
+        let (trace, wants_embedding) = (trace::Context::default(), false);
+        Self { mel, model, urgency, received, deadline, trace, wants_embedding, reply }
     }
 
     /// The same, as a part of a span.
     pub(crate) fn traced(self, trace: trace::Context) -> Self {
         Self { trace, ..self }
+    }
+
+    /// The same, answered with an embedding too, if `wanted`.
+    pub(crate) fn with_embedding(self, wanted: bool) -> Self {
+        Self { wants_embedding: wanted, ..self }
+    }
+
+    /// Whether it is to be answered with an embedding, too.
+    pub(crate) fn wants_embedding(&self) -> bool {
+        self.wants_embedding
     }
 
     /// The span that it is a part of.

@@ -150,21 +150,23 @@ impl Worker {
         }
         let batch = trace_batch(&chunks, self.device);
         let mels: Vec<&[u8]> = chunks.iter().map(WaitingChunk::mel).collect();
-        let forward = |network: &Network| self.pulse.during(|| network.forward(&mels, &self.context.metrics));
+        let want_embeddings = chunks.iter().any(WaitingChunk::wants_embedding);
+        let forward =
+            |network: &Network| self.pulse.during(|| network.forward(&mels, want_embeddings, &self.context.metrics));
         let span = batch.child("forward");
         let result = self.network(model).and_then(forward);
         drop(span);
         // A batch of 2³² chunks does not fit into memory.
         let compute = started.elapsed() / u32::try_from(mels.len()).unwrap_or(u32::MAX).max(1);
         match result {
-            Ok(probabilities) => {
-                for (chunk, probabilities) in chunks.into_iter().zip(probabilities) {
+            Ok(answers) => {
+                for (chunk, answer) in chunks.into_iter().zip(answers) {
                     let prediction = Prediction {
-                        probabilities,
+                        probabilities: answer.probabilities,
+                        embedding: if chunk.wants_embedding() { answer.embedding } else { Vec::new() },
                         model_version: model.version().to_owned(),
                         queue: started.saturating_duration_since(chunk.received()).try_into().ok(),
                         compute: compute.try_into().ok(),
-                        ..Prediction::default()
                     };
                     chunk.answer(Ok(prediction));
                 }
@@ -224,7 +226,7 @@ mod tests {
         atomic::{AtomicU32, Ordering},
     };
 
-    use chorale_model::ModelError;
+    use chorale_model::{Answer as Said, ModelError};
 
     use super::*;
     use crate::{
@@ -236,7 +238,8 @@ mod tests {
 
     const LABELS: usize = 2;
 
-    /// Says of each chunk what its first cell is, and who says so; fails as often as it is told to.
+    /// Says of each chunk what its first cell is, and who says so, with the same as an embedding; fails as often as it is told
+    /// to.
     #[derive(Clone, Default)]
     struct Fake {
         name: f32,
@@ -244,6 +247,7 @@ mod tests {
         panics: Arc<AtomicU32>,
         errors: Arc<AtomicU32>,
         wrong: Arc<Mutex<Option<Vec<Vec<f32>>>>>,
+        embedded: Arc<AtomicU32>,
     }
 
     fn count_down(counter: &AtomicU32) -> bool {
@@ -251,16 +255,20 @@ mod tests {
     }
 
     impl Forward for Fake {
-        fn forward(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>, ModelError> {
+        fn forward(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Said>, ModelError> {
+            self.embedded.fetch_add(u32::from(want_embeddings), Ordering::SeqCst);
             self.batches.lock().unwrap().push(chunks.len());
             assert!(!count_down(&self.panics), "a panic of the test");
             if count_down(&self.errors) {
                 return Err(ModelError::ChunkSize { index: 0, expected: 1, found: 2 });
             }
-            if let Some(wrong) = self.wrong.lock().unwrap().take() {
-                return Ok(wrong);
-            }
-            Ok(chunks.iter().map(|chunk| vec![f32::from(chunk[0]), self.name]).collect())
+            let wrong = self.wrong.lock().unwrap().take();
+            let right = || chunks.iter().map(|chunk| vec![f32::from(chunk[0]), self.name]).collect();
+            let said = |probabilities: Vec<f32>| Said {
+                embedding: if want_embeddings { probabilities.clone() } else { Vec::new() },
+                probabilities,
+            };
+            Ok(wrong.unwrap_or_else(right).into_iter().map(said).collect())
         }
     }
 
@@ -298,6 +306,25 @@ mod tests {
             assert!(prediction.queue.is_some() && prediction.compute.is_some());
         }
         assert_eq!(*fake.batches.lock().unwrap(), [4]);
+    }
+
+    #[tokio::test]
+    async fn only_chunks_that_want_an_embedding_get_one_and_a_batch_without_any_makes_none() {
+        let fake = Fake::default();
+        let (intake, [mut caller]) = started([&fake]);
+        for (wanting, embedded) in [([3, 3, 3, 3], 0), ([1, 2, 3, 4], 1)] {
+            for (tag, wanting) in (10..14).zip(wanting) {
+                intake.submit(caller.chunk(tag, Instant::now(), None).with_embedding(wanting < 3));
+            }
+            for wanting in wanting {
+                let answer = caller.answer().await;
+                let embedding = answer.result.unwrap().embedding;
+                let expected = if wanting < 3 { vec![answer.tag as f32, 0.0] } else { Vec::new() };
+                assert_eq!(embedding, expected);
+            }
+            assert_eq!(fake.embedded.load(Ordering::SeqCst), embedded);
+        }
+        assert_eq!(*fake.batches.lock().unwrap(), [4, 4]);
     }
 
     #[tokio::test]

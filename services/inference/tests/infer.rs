@@ -168,6 +168,26 @@ async fn a_chunk_gets_the_same_probabilities_whatever_batch_it_lands_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_gets_its_embedding_if_it_asks_whatever_batch_it_lands_in() {
+    const CHUNKS: u64 = 9;
+    let direct = Classifier::load(&ModelFolder::embedded().unwrap(), DeviceSpec::Cpu).unwrap();
+    for max_batch in [1, 4] {
+        let (_role, client, _process) =
+            started(InferenceConfig { max_batch, max_queue_delay: Some(Duration::from_millis(200)), ..config() }).await;
+        let wanted = |tag| tag % 3 == 0;
+        let request = |tag| InferRequest { want_embedding: wanted(tag), ..request(tag, tag) };
+        let answers = classify(&client, (0..CHUNKS).map(request).collect()).await;
+        for tag in 0..CHUNKS {
+            let expected = direct.answers(&[&chunk(tag)], true).unwrap().remove(0);
+            let Outcome::Prediction(prediction) = &answers[&tag] else { panic!("{:?}", answers[&tag]) };
+            let what = format!("chunk {tag} in batches of up to {max_batch}");
+            assert_close(&prediction.probabilities, &expected.probabilities, &what);
+            assert_close(&prediction.embedding, if wanted(tag) { &expected.embedding } else { &[] }, &what);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_chunks_on_many_streams_come_back_each_to_its_own() {
     const STREAMS: u64 = 25;
     const CHUNKS_EACH: u64 = 40;

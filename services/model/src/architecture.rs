@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Ensemble, Result, SeedCnn, Weights};
+use crate::{
+    Ensemble, Result, SeedCnn, Weights,
+    ensemble::{EMBEDDED_MEMBERS, members},
+    seed_cnn::DENSE,
+};
 
 /// A network that weights can be for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +91,19 @@ impl Architecture {
             None => Ok(SeedCnn::tensors(labels).into_iter().collect()),
         }
     }
+
+    /// Numbers in the embedding that a network of these `weights` makes.
+    pub(crate) fn embedding_length(self, weights: &Weights) -> Result<usize> {
+        match self.ensemble() {
+            Some(_) => Ok(EMBEDDING_FEATURES * members(weights)?.min(EMBEDDED_MEMBERS)),
+            None => Ok(DENSE),
+        }
+    }
 }
 
 /// MusiCNN's features of a chunk after pooling over time: the maximum and the mean of 753 channels, interleaved.
 pub(crate) const POOLED_FEATURES: usize = 2 * (FRONT_CHANNELS + MID_LAYERS * MID_CHANNELS);
-/// Features of a chunk after the first dense layer.
+/// Features of a chunk after a member's dense layer.
 pub const EMBEDDING_FEATURES: usize = 200;
 
 /// Bands of the network's own mel scale.

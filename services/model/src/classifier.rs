@@ -1,6 +1,19 @@
 //! A model on a device, ready to classify.
 
-use crate::{DeviceSpec, Logits, Manifest, ModelError, ModelFolder, Result, contract::CHUNK_CELLS, network::Network};
+use crate::{
+    DeviceSpec, Logits, Manifest, ModelError, ModelFolder, Result, contract::CHUNK_CELLS, heard::Heard,
+    network::Network,
+};
+
+/// What a model says of a chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The probability of every label: see [`Classifier::classify`].
+    pub probabilities: Vec<f32>,
+    /// `[embedding]`: what the network heard before it named a genre, see [`embedding`](crate::embedding). Empty unless it was
+    /// wanted.
+    pub embedding: Vec<f32>,
+}
 
 /// A model on a device. One thread owns it; on the CPU, `RAYON_NUM_THREADS` threads help with every batch.
 pub struct Classifier {
@@ -26,10 +39,22 @@ impl Classifier {
     /// # Errors
     /// [`ModelError::ChunkSize`], [`ModelError::Compute`] where the device fails, or [`ModelError::NotFiniteAnswer`].
     pub fn classify(&self, chunks: &[&[u8]]) -> Result<Vec<Vec<f32>>> {
-        let logits = self.logits(chunks)?;
-        let answers: Vec<Vec<f32>> =
-            logits.iter().map(|logits| logits.probabilities(self.manifest.temperature)).collect();
-        if answers.iter().flatten().all(|probability| probability.is_finite()) {
+        let answers = self.answers(chunks, false)?;
+        Ok(answers.into_iter().map(|answer| answer.probabilities).collect())
+    }
+
+    /// The same, with the embedding of every chunk if `want_embeddings`, which costs no more than to hand it out.
+    ///
+    /// # Errors
+    /// Those of [`Classifier::classify`].
+    pub fn answers(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Answer>> {
+        let answer = |heard: Heard| Answer {
+            probabilities: self.logits_of(heard.answer).probabilities(self.manifest.temperature),
+            embedding: heard.embedding,
+        };
+        let answers: Vec<Answer> = self.hear(chunks, want_embeddings)?.into_iter().map(answer).collect();
+        let mut numbers = answers.iter().flat_map(|answer| answer.probabilities.iter().chain(&answer.embedding));
+        if numbers.all(|number| number.is_finite()) {
             Ok(answers)
         } else {
             Err(ModelError::NotFiniteAnswer(self.manifest.version.clone()))
@@ -41,11 +66,15 @@ impl Classifier {
     /// # Errors
     /// [`ModelError::ChunkSize`], or [`ModelError::Compute`] where the device fails.
     pub fn logits(&self, chunks: &[&[u8]]) -> Result<Vec<Logits>> {
-        if chunks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let answers = self.network.logits(chunks)?.to_vec2::<f32>()?;
-        Ok(answers.into_iter().map(|answer| Logits::of_answer(answer, self.manifest.labels.len())).collect())
+        Ok(self.hear(chunks, false)?.into_iter().map(|heard| self.logits_of(heard.answer)).collect())
+    }
+
+    fn hear(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Heard>> {
+        if chunks.is_empty() { Ok(Vec::new()) } else { self.network.hear(chunks, want_embeddings) }
+    }
+
+    fn logits_of(&self, answer: Vec<f32>) -> Logits {
+        Logits::of_answer(answer, self.manifest.labels.len())
     }
 
     /// Runs one forward pass over `batch` chunks of silence, so that the first real one does not pay for the device's
@@ -121,6 +150,27 @@ mod tests {
         }
         assert!(classifier.classify(&[]).unwrap().is_empty());
         classifier.warm_up(3).unwrap();
+    }
+
+    #[test]
+    fn embeddings_come_when_wanted_and_depend_on_the_chunk_alone() {
+        for folder in [ModelFolder::embedded().unwrap(), ModelFolder::embedded_small().unwrap()] {
+            let classifier = Classifier::load(&folder, DeviceSpec::Cpu).unwrap();
+            let chunks: Vec<Vec<u8>> =
+                (1..=3).map(|seed| (0..CHUNK_CELLS).map(|cell| (cell * seed * 31 % 251) as u8).collect()).collect();
+            let batch: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+            let together = classifier.answers(&batch, true).unwrap();
+            for (chunk, expected) in batch.iter().zip(&together) {
+                assert_eq!(expected.embedding.len(), folder.embedding_length().unwrap());
+                let alone = classifier.answers(&[chunk], true).unwrap().remove(0);
+                assert!(alone.embedding.iter().zip(&expected.embedding).all(|(one, other)| (one - other).abs() < 1e-5));
+            }
+            assert_ne!(together[0].embedding, together[1].embedding);
+            let unwanted = classifier.answers(&batch, false).unwrap();
+            for (with, without) in together.iter().zip(&unwanted) {
+                assert_eq!((&without.probabilities, without.embedding.len()), (&with.probabilities, 0));
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     contract::{CHUNK_FRAMES, FRAMES_PER_SECOND, MEL_BANDS},
     convolution::convolve,
     front::Front,
+    heard::Heard,
     image::rectify,
 };
 
@@ -30,6 +31,8 @@ pub const MUSIC_WEIGHT: &str = "music.weight";
 pub const MUSIC_BIAS: &str = "music.bias";
 const MAX_FILTERS: usize = 1_024;
 const MAX_MEMBERS: usize = 64;
+/// Members whose last layers before the genres are the embedding, one after the other: the first ones.
+pub(crate) const EMBEDDED_MEMBERS: usize = 2;
 
 /// An ensemble on a device, in candle: to learn, for a GPU, and as what the kernels for the CPU are tested against.
 pub struct Ensemble {
@@ -69,14 +72,13 @@ impl Ensemble {
         })
     }
 
-    /// The logits `[batch, labels]` of chunks of the feature contract, at least one. One more column has the log-odds of
-    /// being music, if the weights know.
+    /// What it makes of each of these chunks of the feature contract, at least one.
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn listen(&self, chunks: &[&[u8]]) -> Result<Tensor> {
-        let logits = chunks.chunks(GPU_CHUNKS).map(|chunks| self.forward(chunks)).collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&logits, 0)?)
+    pub(crate) fn listen(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Heard>> {
+        let batches = chunks.chunks(GPU_CHUNKS).map(|chunks| self.forward(chunks, want_embeddings));
+        Ok(batches.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     /// What every member makes of chunks of the feature contract before its dense layers, `[batch, pooled features]`.
@@ -107,13 +109,22 @@ impl Ensemble {
         mean_logits(&logits.collect::<Result<Vec<_>>>()?)
     }
 
-    fn forward(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+    /// The embeddings `[batch, embedding]` of every member's features.
+    fn embeddings(&self, features: &[Tensor]) -> Result<Tensor> {
+        let embedded = self.members.iter().zip(features).take(EMBEDDED_MEMBERS);
+        let embeddings = embedded.map(|(member, features)| member.embedding(features)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&embeddings, 1)?)
+    }
+
+    fn forward(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Heard>> {
         let features = self.features(chunks)?;
         let logits = self.answer(&features)?;
-        match (&self.music, features.first()) {
-            (Some(music), Some(features)) => Ok(Tensor::cat(&[logits, music.forward(features)?], 1)?),
-            _ => Ok(logits),
-        }
+        let answers = match (&self.music, features.first()) {
+            (Some(music), Some(features)) => Tensor::cat(&[logits, music.forward(features)?], 1)?,
+            _ => logits,
+        };
+        let embeddings = if want_embeddings { Some(self.embeddings(&features)?) } else { None };
+        Heard::of_batch(&answers, embeddings.as_ref())
     }
 
     /// Every tensor of an ensemble with `labels` labels and as many filters and members as `weights` have: its name and
@@ -383,8 +394,14 @@ impl Member {
         mut silence: impl FnMut(Tensor) -> candle_core::Result<Tensor>,
     ) -> Result<Tensor> {
         let pooled = silence(features.clone())?;
-        let embedding = silence(self.dense_norm.forward(&self.hidden(&pooled)?)?)?;
+        let embedding = silence(self.embedding(&pooled)?)?;
         Ok((self.genres.forward(&embedding)? + pooled.matmul(&self.shortcut.t()?)?)?)
+    }
+
+    /// What the genres are read from, `[batch, EMBEDDING_FEATURES]`: what comes out of the dense layer, normalised. From
+    /// normalised pooled features.
+    fn embedding(&self, features: &Tensor) -> Result<Tensor> {
+        self.dense_norm.forward(&self.hidden(features)?)
     }
 
     /// The pooled features `[batch, pooled features]`: the maxima over the chunk, and then the means.

@@ -167,6 +167,14 @@ impl ModelFolder {
         cost::multiply_accumulates(self.manifest.network()?, &self.weights, self.manifest.labels.len())
     }
 
+    /// Numbers in the embedding of a chunk, and of a track: see [`embedding`](crate::embedding).
+    ///
+    /// # Errors
+    /// None, as the model was checked when it was made.
+    pub fn embedding_length(&self) -> Result<usize> {
+        self.manifest.network()?.embedding_length(&self.weights)
+    }
+
     fn weights_file(&self) -> Result<Vec<u8>> {
         let contract = serde_json::to_string(&self.manifest.contract())
             .map_err(|source| ModelError::Json { file: MANIFEST_FILE.to_owned(), source })?;

@@ -19,12 +19,14 @@ pub mod contract;
 mod convolution;
 mod cost;
 mod device;
+pub mod embedding;
 mod ensemble;
 mod ensemble_start;
 mod error;
 mod filter_bank;
 mod folder;
 mod front;
+mod heard;
 mod image;
 mod import;
 mod kernels;
@@ -41,9 +43,10 @@ mod weights;
 mod winograd;
 
 pub use architecture::{Architecture, EMBEDDING_FEATURES, EnsembleShape};
-pub use classifier::Classifier;
+pub use classifier::{Answer, Classifier};
 pub use convolution::convolve;
 pub use device::DeviceSpec;
+pub use embedding::MeanEmbedding;
 pub use ensemble::{
     Ensemble, EnsembleFront, FROZEN_TENSORS, MUSIC_BIAS, MUSIC_WEIGHT, Member, mean_logits, member_tensor,
 };

@@ -12,11 +12,12 @@ use crate::{
     bands::Bands,
     contract::{CHUNK_FRAMES, dequantize},
     ensemble::{
-        MUSIC_BIAS, MUSIC_WEIGHT, front_channels, interpolated_frames, member_tensor, members, pooled_features,
-        tells_music,
+        EMBEDDED_MEMBERS, MUSIC_BIAS, MUSIC_WEIGHT, front_channels, interpolated_frames, member_tensor, members,
+        pooled_features, tells_music,
     },
     filter_bank::Filter,
     front::part_filters,
+    heard::Heard,
     kernels::{
         Activation, Activations, Added, Bank, Instructions, Interpolation, Loudness, Plane, Pool, Scratch,
         SpectralBank, Spectrum, TimeConvolution, dots,
@@ -67,11 +68,20 @@ struct Planes {
 }
 
 /// What the members hear.
-struct Heard<'a> {
+struct Sound<'a> {
     /// `[frames][channels]`, padded with zeros to what the layers want.
     channels: &'a [f32],
     /// The greatest and mean values of the channels.
     pool: Pool,
+}
+
+/// What a member makes of a chunk.
+struct MemberAnswer {
+    /// The normalised pooled features.
+    features: Vec<f32>,
+    /// What the genres are read from.
+    embedding: Vec<f32>,
+    logits: Vec<f32>,
 }
 
 struct Member {
@@ -140,31 +150,27 @@ impl Listener {
         })
     }
 
-    /// The logits of a chunk of the feature contract, and the log-odds of being music, if the weights know.
-    pub(crate) fn listen(&self, chunk: &[u8]) -> Vec<f32> {
+    /// What the ensemble makes of a chunk of the feature contract.
+    pub(crate) fn listen(&self, chunk: &[u8], want_embedding: bool) -> Heard {
         let padded = TimeConvolution::padded_channels(self.channels);
         let channels = self.interpolation.of(self.instructions, &self.hear(chunk), padded);
         let mut pool = Pool::of(self.instructions, &channels, padded);
         pool.truncate(self.channels);
-        let heard = Heard { channels: &channels, pool };
-        let answers: Vec<(Vec<f32>, Vec<f32>)> = (self.members.par_iter())
-            .map(|member| {
-                let features = member.features(self.instructions, &heard);
-                let logits = member.answer(self.instructions, &features);
-                (features, logits)
-            })
-            .collect();
-        let labels = answers.first().map_or(0, |(_, logits)| logits.len());
+        let sound = Sound { channels: &channels, pool };
+        let answers: Vec<MemberAnswer> =
+            self.members.par_iter().map(|member| member.answer(self.instructions, &sound)).collect();
+        let labels = answers.first().map_or(0, |answer| answer.logits.len());
         let mut mean = vec![0.0; labels];
-        for (_, logits) in &answers {
-            for (sum, logit) in mean.iter_mut().zip(logits) {
+        for answer in &answers {
+            for (sum, logit) in mean.iter_mut().zip(&answer.logits) {
                 *sum += logit / self.members.len() as f32;
             }
         }
-        if let (Some((weight, bias)), Some((features, _))) = (&self.music, answers.first()) {
-            mean.extend(dots(self.instructions, weight, features).iter().map(|odds| odds + bias));
+        if let (Some((weight, bias)), Some(first)) = (&self.music, answers.first()) {
+            mean.extend(dots(self.instructions, weight, &first.features).iter().map(|odds| odds + bias));
         }
-        mean
+        let embedded = answers.iter().take(if want_embedding { EMBEDDED_MEMBERS } else { 0 });
+        Heard { answer: mean, embedding: embedded.flat_map(|answer| &answer.embedding).copied().collect() }
     }
 
     /// What the front end makes of a chunk: `[heard][channels]`, padded with zeros to what the layers want.
@@ -281,27 +287,27 @@ impl Member {
     }
 
     /// The normalised pooled features.
-    fn features(&self, instructions: Instructions, heard: &Heard<'_>) -> Vec<f32> {
-        let mut previous = self.first.forward(instructions, heard.channels, Added::Offset(&self.ones));
+    fn features(&self, instructions: Instructions, sound: &Sound<'_>) -> Vec<f32> {
+        let mut previous = self.first.forward(instructions, sound.channels, Added::Offset(&self.ones));
         let mut pools = vec![Pool::of(instructions, &previous, MID_CHANNELS)];
         for layer in &self.others {
             previous = layer.forward(instructions, &previous, Added::Shortcut(&previous));
             pools.push(Pool::of(instructions, &previous, MID_CHANNELS));
         }
-        let pools = || std::iter::once(&heard.pool).chain(&pools);
+        let pools = || std::iter::once(&sound.pool).chain(&pools);
         let pooled = pools().flat_map(|pool| &pool.greatest).chain(pools().flat_map(|pool| &pool.mean));
         normalize(pooled.copied(), &self.pool)
     }
 
-    /// The logits of normalised pooled features.
-    fn answer(&self, instructions: Instructions, features: &[f32]) -> Vec<f32> {
-        let hidden = self.dense.forward(instructions, features).into_iter().map(|value| value.max(0.0));
+    fn answer(&self, instructions: Instructions, sound: &Sound<'_>) -> MemberAnswer {
+        let features = self.features(instructions, sound);
+        let hidden = self.dense.forward(instructions, &features).into_iter().map(|value| value.max(0.0));
         let embedding = normalize(hidden, &self.dense_norm);
         let mut logits = self.genres.forward(instructions, &embedding);
-        for (logit, shortcut) in logits.iter_mut().zip(dots(instructions, &self.shortcut, features)) {
+        for (logit, shortcut) in logits.iter_mut().zip(dots(instructions, &self.shortcut, &features)) {
             *logit += shortcut;
         }
-        logits
+        MemberAnswer { features, embedding, logits }
     }
 }
 
@@ -346,15 +352,19 @@ mod tests {
             for instructions in Instructions::all() {
                 let listener = Listener::new(folder.weights(), shape, labels, instructions).unwrap();
                 for chunk in chunks() {
-                    let expected = ensemble.listen(&[&chunk]).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
-                    let answer = listener.listen(&chunk);
-                    assert_eq!(answer.len(), expected.len());
-                    for (answer, expected) in answer.iter().zip(&expected) {
-                        assert!(
-                            (answer - expected).abs() < 1e-4 * expected.abs().max(1.0),
-                            "{instructions:?}: {answer} {expected}"
-                        );
+                    let expected = ensemble.listen(&[&chunk], true).unwrap().remove(0);
+                    let heard = listener.listen(&chunk, true);
+                    assert_eq!(heard.embedding.len(), folder.embedding_length().unwrap());
+                    for (found, expected) in
+                        [(&heard.answer, &expected.answer), (&heard.embedding, &expected.embedding)]
+                    {
+                        assert_eq!(found.len(), expected.len());
+                        for (found, expected) in found.iter().zip(expected) {
+                            let error = (found - expected).abs();
+                            assert!(error < 1e-4 * expected.abs().max(1.0), "{instructions:?}: {found} {expected}");
+                        }
                     }
+                    assert_eq!(listener.listen(&chunk, false), Heard { embedding: Vec::new(), ..heard });
                 }
             }
         }

@@ -1,10 +1,10 @@
 //! Any of the networks, on a device.
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use rayon::prelude::*;
 
 use crate::{
-    Ensemble, ModelError, ModelFolder, Result, SeedCnn, contract::CHUNK_CELLS, kernels::Instructions,
+    Ensemble, ModelError, ModelFolder, Result, SeedCnn, contract::CHUNK_CELLS, heard::Heard, kernels::Instructions,
     listener::Listener,
 };
 
@@ -43,36 +43,31 @@ impl Network {
         })
     }
 
-    /// The logits `[batch, labels]` of chunks of the feature contract, at least one: `[mel band][frame]`, one byte a cell. A
-    /// network that can tell music from what is none has one more column, for that.
+    /// What the network makes of each of these chunks of the feature contract, at least one: `[mel band][frame]`, one byte a
+    /// cell.
     ///
     /// # Errors
     /// [`ModelError::ChunkSize`], or [`ModelError::Compute`] where the device fails.
-    pub(crate) fn logits(&self, chunks: &[&[u8]]) -> Result<Tensor> {
+    pub(crate) fn hear(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Heard>> {
         if let Some((index, chunk)) = chunks.iter().enumerate().find(|(_, chunk)| chunk.len() != CHUNK_CELLS) {
             return Err(ModelError::ChunkSize { index, expected: CHUNK_CELLS, found: chunk.len() });
         }
         match self {
             Self::Listener(listener) => {
                 // Cores share the chunks, and within a chunk what can be computed side by side.
-                let logits: Vec<Vec<f32>> =
-                    rayon::scope(|_| chunks.par_iter().map(|chunk| listener.listen(chunk)).collect());
-                let columns = logits.first().map_or(0, Vec::len);
-                Ok(Tensor::from_vec(logits.concat(), (chunks.len(), columns), &Device::Cpu)?)
+                let listen = |chunk: &&[u8]| listener.listen(chunk, want_embeddings);
+                Ok(rayon::scope(|_| chunks.par_iter().map(listen).collect()))
             }
-            Self::Ensemble(ensemble) => ensemble.listen(chunks),
+            Self::Ensemble(ensemble) => ensemble.listen(chunks, want_embeddings),
             Self::SeedCnn { network, device } => {
                 // A chunk's working set fits a core's cache: on the CPU, cores share the chunks, not the matrix products.
-                let logits: Vec<Tensor> = match (device, chunks) {
-                    (Device::Cpu, [_]) => vec![network.listen(chunks, device)?],
-                    (Device::Cpu, _) => {
-                        chunks.par_chunks(1).map(|chunk| network.listen(chunk, device)).collect::<Result<_>>()?
-                    }
-                    _ => {
-                        chunks.chunks(GPU_CHUNKS).map(|chunks| network.listen(chunks, device)).collect::<Result<_>>()?
-                    }
+                let listen = |chunks| network.listen(chunks, device, want_embeddings);
+                let heard: Vec<Vec<Heard>> = match (device, chunks) {
+                    (Device::Cpu, [_]) => vec![listen(chunks)?],
+                    (Device::Cpu, _) => chunks.par_chunks(1).map(listen).collect::<Result<_>>()?,
+                    _ => chunks.chunks(GPU_CHUNKS).map(listen).collect::<Result<_>>()?,
                 };
-                Ok(Tensor::cat(&logits, 0)?)
+                Ok(heard.into_iter().flatten().collect())
             }
         }
     }

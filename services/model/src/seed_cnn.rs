@@ -6,6 +6,7 @@ use crate::{
     Result, Weights,
     contract::{CHUNK_FRAMES, FLOOR_DB, MEL_BANDS},
     convolution::convolve,
+    heard::Heard,
     image::{halve, rectify},
 };
 
@@ -14,7 +15,8 @@ const PAIRS: [usize; 5] = [32, 64, 128, 256, 512];
 const KERNEL: usize = 3;
 /// Cells of the image that the dense layers see.
 const FLAT: usize = 512 * (MEL_BANDS >> PAIRS.len()) * (CHUNK_FRAMES >> PAIRS.len());
-const DENSE: usize = 1_200;
+/// Numbers that come out of the dense layer.
+pub(crate) const DENSE: usize = 1_200;
 /// The share of cells that is silenced in training after the last pool.
 const POOL_DROPOUT: f32 = 0.3;
 /// The share of cells that is silenced in training after the dense layer.
@@ -106,6 +108,16 @@ impl SeedCnn {
         chunks: &Tensor,
         mut silence: impl FnMut(Tensor, f32) -> candle_core::Result<Tensor>,
     ) -> Result<Tensor> {
+        let hidden = self.hidden(chunks, &mut silence)?;
+        self.genres.forward(&silence(hidden, DENSE_DROPOUT)?)
+    }
+
+    /// What comes out of the dense layer, `[batch, DENSE]`: see [`SeedCnn::logits`].
+    fn hidden(
+        &self,
+        chunks: &Tensor,
+        silence: &mut impl FnMut(Tensor, f32) -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor> {
         let mut image = chunks.affine(1.0 / f64::from(-FLOOR_DB), 1.0)?.unsqueeze(1)?;
         for pair in self.convolutions.chunks(2) {
             for layer in pair {
@@ -114,16 +126,16 @@ impl SeedCnn {
             image = halve(&image)?;
         }
         let flat = silence(image.flatten_from(1)?, POOL_DROPOUT)?;
-        let hidden = silence(self.dense.forward(&flat)?.relu()?, DENSE_DROPOUT)?;
-        self.genres.forward(&hidden)
+        Ok(self.dense.forward(&flat)?.relu()?)
     }
 
-    /// The logits of every chunk of the feature contract, `[batch, labels]`.
-    pub(crate) fn listen(&self, chunks: &[&[u8]], device: &Device) -> Result<Tensor> {
+    /// What it makes of each of these chunks of the feature contract. The embedding is what comes out of the dense layer.
+    pub(crate) fn listen(&self, chunks: &[&[u8]], device: &Device, want_embeddings: bool) -> Result<Vec<Heard>> {
         let cells: Vec<f32> =
             chunks.iter().flat_map(|chunk| chunk.iter().map(|cell| crate::contract::dequantize(*cell))).collect();
         let chunks = Tensor::from_vec(cells, (chunks.len(), MEL_BANDS, CHUNK_FRAMES), device)?;
-        self.logits(&chunks, |tensor, _| Ok(tensor))
+        let hidden = self.hidden(&chunks, &mut |tensor, _| Ok(tensor))?;
+        Heard::of_batch(&self.genres.forward(&hidden)?, want_embeddings.then_some(&hidden))
     }
 }
 
@@ -170,10 +182,14 @@ mod tests {
         let chunks: Vec<Vec<u8>> =
             (1..=3).map(|seed| (0..CHUNK_CELLS).map(|cell| (cell * seed * 31 % 251) as u8).collect()).collect();
         let batch: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
-        let together = classifier.classify(&batch).unwrap();
+        let together = classifier.answers(&batch, true).unwrap();
+        let close = |one: &[f32], other: &[f32]| one.iter().zip(other).all(|(one, other)| (one - other).abs() < 1e-5);
         for (chunk, expected) in batch.iter().zip(&together) {
-            let alone = classifier.classify(&[chunk]).unwrap().remove(0);
-            assert!(alone.iter().zip(expected).all(|(alone, expected)| (alone - expected).abs() < 1e-5));
+            let alone = classifier.answers(&[chunk], true).unwrap().remove(0);
+            assert!(close(&alone.probabilities, &expected.probabilities));
+            assert!(close(&alone.embedding, &expected.embedding));
+            assert_eq!(alone.embedding.len(), model.embedding_length().unwrap());
+            assert!(alone.embedding.iter().any(|value| *value > 0.0));
         }
         assert_ne!(together[0], together[1]);
         assert!(classifier.classify(&[&[0; 5]]).is_err());

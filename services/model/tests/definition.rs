@@ -214,8 +214,17 @@ fn dense(weights: &Weights, name: &str, outputs: usize, input: &[f64]) -> Vec<f6
     matrix.chunks(input.len()).map(|row| row.iter().zip(input).map(|(weight, input)| weight * input).sum()).collect()
 }
 
-/// The logits of the labels, and the log-odds of being music.
-fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> (Vec<f64>, f64) {
+/// What the network is to make of a chunk.
+struct Expected {
+    /// The logits of the labels.
+    genres: Vec<f64>,
+    /// The log-odds of being music.
+    music: f64,
+    /// What the genres are read from, member by member.
+    embedding: Vec<f64>,
+}
+
+fn by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> Expected {
     let adapter = values(weights, "adapter.weight", &[BANDS, MEL_BANDS]);
     let level = values(weights, "adapter.bias", &[BANDS]);
     let normalize = norm(weights, "input_norm", 1, 0);
@@ -229,7 +238,7 @@ fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> (Vec<f
         front_layers(shape.short_taps).iter().flat_map(|layer| front(weights, layer, shape.step, &input)).collect();
     let channels = interpolate(shape, &channels);
 
-    let mut mean = vec![0.0; LABELS];
+    let (mut mean, mut embeddings) = (vec![0.0; LABELS], Vec::new());
     let mut music = values(weights, "music.bias", &[1])[0];
     for member in 0..MEMBERS {
         let name = |name: &str| format!("member.{member}.{name}");
@@ -271,8 +280,9 @@ fn logits_by_definition(weights: &Weights, shape: Shape, chunk: &[u8]) -> (Vec<f
         {
             *mean += (answer + shortcut + bias) / MEMBERS as f64;
         }
+        embeddings.extend(embedding);
     }
-    (mean, music)
+    Expected { genres: mean, music, embedding: embeddings }
 }
 
 fn classifier(weights: &Weights, shape: Shape) -> Classifier {
@@ -303,15 +313,21 @@ fn matrix_products_are_the_convolutions_of_the_definition() {
     for shape in SHAPES {
         let weights = random_weights(shape);
         let chunk = random_chunk(1);
-        let logits = classifier(&weights, shape).logits(&[&chunk]).unwrap().remove(0);
-        let (expected, music) = logits_by_definition(&weights, shape, &chunk);
-        assert_eq!(logits.genres.len(), expected.len());
-        let error = (f64::from(logits.music) - music).abs();
-        assert!(error < 1e-4 * music.abs().max(1.0), "{:?}: {logits:?}, {music}", shape.architecture);
-        for (found, expected) in logits.genres.iter().zip(&expected) {
-            let error = (f64::from(*found) - expected).abs();
-            assert!(error < 1e-4 * expected.abs().max(1.0), "{:?}: {logits:?}, {expected:?}", shape.architecture);
-        }
+        let classifier = classifier(&weights, shape);
+        let logits = classifier.logits(&[&chunk]).unwrap().remove(0);
+        let expected = by_definition(&weights, shape, &chunk);
+        assert_close(&logits.genres, &expected.genres, &format!("{:?}", shape.architecture));
+        assert_close(&[logits.music], &[expected.music], &format!("music, {:?}", shape.architecture));
+        let answer = classifier.answers(&[&chunk], true).unwrap().remove(0);
+        assert_close(&answer.embedding, &expected.embedding, &format!("embedding, {:?}", shape.architecture));
+    }
+}
+
+fn assert_close(found: &[f32], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        let error = (f64::from(*found) - expected).abs();
+        assert!(error < 1e-4 * expected.abs().max(1.0), "{what}: {found}, {expected}");
     }
 }
 

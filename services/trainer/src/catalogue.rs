@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chorale_feature::{Event, FeatureError, Limits, analyze_file};
+use chorale_feature::{Event, FeatureError, Limits, analyze_file, has_audio_extension};
 use walkdir::WalkDir;
 
 use crate::{Result, TrainerError, mel_file::MelFile};
@@ -54,8 +54,9 @@ impl Catalogue {
     ///   wanted, `split` and `track`;
     /// - a folder with one subfolder of audio a genre.
     ///
-    /// Other columns are ignored. Data without splits is split by track and genre into 70 % `train`, 15 % `valid` and
-    /// 15 % `test`, always in the same way for the same names and `seed`.
+    /// Other columns are ignored, and so are files that are not called as audio is. Data without splits is split by track and
+    /// genre into 70 % `train`, 15 % `valid` and 15 % `test`, always in the same way for the same names and `seed`. Of few
+    /// tracks, one is for `valid`, and none for `test`.
     ///
     /// # Errors
     /// Where the path is no such data, or a file is damaged: the message names the file and line.
@@ -182,12 +183,13 @@ fn file_rows(path: &Path, genre_column: &str) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The files below a folder, by its subfolders; those in the folder itself are of the genre `own`, or left out.
+/// The audio below a folder, by its subfolders; what is in the folder itself is of the genre `own`, or left out.
 fn folder_rows(folder: &Path, own: Option<&str>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let visible =
         |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
-    for entry in WalkDir::new(folder).min_depth(1).sort_by_file_name().into_iter().filter_entry(visible) {
+    let entries = WalkDir::new(folder).min_depth(1).follow_links(true).sort_by_file_name();
+    for entry in entries.into_iter().filter_entry(visible) {
         let entry = entry.map_err(|error| TrainerError::Read {
             path: error.path().unwrap_or(folder).to_owned(),
             source: error.into(),
@@ -195,7 +197,8 @@ fn folder_rows(folder: &Path, own: Option<&str>) -> Result<Vec<Row>> {
         let relative = entry.path().strip_prefix(folder).unwrap_or(entry.path());
         let subfolder = relative.components().next().filter(|_| entry.depth() > 1);
         let genre = subfolder.map(|name| name.as_os_str().to_string_lossy()).or(own.map(Into::into));
-        let Some(genre) = genre.filter(|_| entry.file_type().is_file()) else { continue };
+        let is_audio = entry.file_type().is_file() && has_audio_extension(entry.path());
+        let Some(genre) = genre.filter(|_| is_audio) else { continue };
         rows.push(Row {
             name: relative.to_string_lossy().into_owned(),
             genre: genre.into_owned(),
@@ -230,7 +233,9 @@ fn assign_splits(rows: &[Row], seed: u64) -> HashMap<String, &'static str> {
     let mut splits = HashMap::new();
     for tracks in genres.values_mut() {
         tracks.sort_by_key(|(hash, _)| *hash.as_bytes());
-        let train = (tracks.len() * TRAIN_PERCENT).div_ceil(100);
+        // Of few tracks, one is left to validate on.
+        let most = tracks.len().saturating_sub(1).max(1);
+        let train = (tracks.len() * TRAIN_PERCENT).div_ceil(100).min(most);
         let valid = train + (tracks.len() * VALID_PERCENT).div_ceil(100);
         for (rank, (_, name)) in tracks.iter().enumerate() {
             let split = match rank {
@@ -353,11 +358,36 @@ mod tests {
     }
 
     #[test]
-    fn subfolders_are_genres_and_hidden_files_are_left_out() {
-        let folder = folder(&[("rock/a.mp3", ""), ("rock/disc/b.mp3", ""), ("jazz/.c.mp3", ""), ("readme.txt", "")]);
+    fn subfolders_are_genres_and_what_is_hidden_or_no_audio_is_left_out() {
+        let files = ["rock/a.mp3", "rock/disc/b.MP3", "rock/disc/cover.jpg", "jazz/.c.mp3", "readme.txt", "song.mp3"];
+        let folder = folder(&files.map(|file| (file, "")));
         let catalogue = Catalogue::open(folder.path(), 0).unwrap();
         let found: Vec<_> = catalogue.tracks().iter().map(|track| (&*track.name, &*track.genre)).collect();
-        assert_eq!(found, [("rock/a.mp3", "rock"), ("rock/disc/b.mp3", "rock")]);
+        assert_eq!(found, [("rock/a.mp3", "rock"), ("rock/disc/b.MP3", "rock")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_music_elsewhere_are_followed() {
+        let elsewhere = folder(&[("album/1.mp3", ""), ("2.mp3", "")]);
+        let folder = folder(&[("rock/3.mp3", "")]);
+        for (target, link) in [("album", "rock/album"), ("2.mp3", "rock/2.mp3")] {
+            std::os::unix::fs::symlink(elsewhere.path().join(target), folder.path().join(link)).unwrap();
+        }
+        let catalogue = Catalogue::open(folder.path(), 0).unwrap();
+        let names: Vec<_> = catalogue.tracks().iter().map(|track| &*track.name).collect();
+        assert_eq!(names, ["rock/2.mp3", "rock/3.mp3", "rock/album/1.mp3"]);
+    }
+
+    #[test]
+    fn few_tracks_of_a_genre_are_enough_to_learn_from_and_to_validate_on() {
+        for (tracks, expected) in [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [2, 1, 0]), (4, [3, 1, 0]), (7, [5, 2, 0])] {
+            let files: Vec<String> = (0..tracks).map(|track| format!("rock/{track}.mp3")).collect();
+            let files: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "")).collect();
+            let catalogue = Catalogue::open(folder(&files).path(), 1).unwrap();
+            let count = |split: &str| catalogue.tracks().iter().filter(|track| track.split == split).count();
+            assert_eq!(["train", "valid", "test"].map(count), expected, "{tracks}");
+        }
     }
 
     #[test]

@@ -109,8 +109,12 @@ pub(crate) fn track_log_loss(tracks: &[ScoredTrack], temperature: f64) -> f64 {
 }
 
 /// The temperature from 0.25 to 4 with the least [`track_log_loss`], to a hundredth.
+///
+/// Where all tracks are right, as few tracks easily are, the surest model has the least loss, which says nothing about how sure
+/// it may be: then it becomes no surer than it is.
 pub(crate) fn fit_temperature(tracks: &[ScoredTrack]) -> f64 {
-    let candidates = (25..=400).map(|hundredths| f64::from(hundredths) / 100.0);
+    let least = if track_accuracy(tracks, 1.0) < 1.0 { 25 } else { 100 };
+    let candidates = (least..=400).map(|hundredths| f64::from(hundredths) / 100.0);
     let losses = candidates.map(|temperature| (track_log_loss(tracks, temperature), temperature));
     losses.min_by(|(left, _), (right, _)| left.total_cmp(right)).map_or(1.0, |(_, temperature)| temperature)
 }
@@ -173,6 +177,14 @@ mod tests {
         let tracks: Vec<ScoredTrack> = (0..4).map(|index| track(usize::from(index == 0), &[[2.0, 0.0]])).collect();
         let temperature = fit_temperature(&tracks);
         assert!((temperature - 2.0 / 3.0_f64.ln()).abs() < 0.01, "{temperature}");
+    }
+
+    #[test]
+    fn a_model_that_is_right_about_every_track_becomes_no_surer() {
+        let tracks = [track(0, &[[2.0, 0.0]]), track(1, &[[0.0, 1.0]])];
+        assert_eq!(fit_temperature(&tracks), 1.0);
+        let wrong = [track(0, &[[4.0, 0.0]]), track(1, &[[0.0, 4.0]]), track(1, &[[0.01, 0.0]])];
+        assert!(fit_temperature(&wrong) < 1.0);
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn calls() -> Vec<Vec<u8>> {
         priority: 2,
         deadline_policy: 2,
         bypass_cache: true,
+        want_embedding: true,
         ..options.clone()
     };
     let classify = |payload| ClassifyStreamRequest { payload: Some(payload) }.encode_to_vec();
@@ -85,12 +86,15 @@ fn calls() -> Vec<Vec<u8>> {
         pcm,
         want_mel: true,
         want_envelope: true,
+        want_embedding: true,
         feature_id: feature_id().to_owned(),
         ..AnalyzeOptions::default()
     };
     let chunk = |tag| {
         let mel = vec![9; CHUNK_CELLS].into();
-        InferRequest { tag, mel, feature_id: feature_id().to_owned(), timeout_millis: 500, ..InferRequest::default() }
+        let want_embedding = tag > 1;
+        let feature_id = feature_id().to_owned();
+        InferRequest { tag, mel, feature_id, timeout_millis: 500, want_embedding, ..InferRequest::default() }
             .encode_to_vec()
     };
     let mut with_deadline = parts(claimed.clone());
@@ -211,5 +215,6 @@ fn verdicts() -> Vec<Vec<u8>> {
         ..Verdict::default()
     });
     let unknown = Verdict { genre: "unknown".to_owned(), scores: Vec::new(), segments: Vec::new(), ..verdict.clone() };
-    [verdict, unknown].map(|verdict| cached.write(&verdict).to_vec()).to_vec()
+    let embedded = Verdict { embedding: vec![0.6, -0.8], ..verdict.clone() };
+    [verdict, unknown, embedded].map(|verdict| cached.write(&verdict).to_vec()).to_vec()
 }

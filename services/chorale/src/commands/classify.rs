@@ -58,6 +58,7 @@ async fn classify_all(arguments: &ClassifyArguments, client: &Client) -> anyhow:
     let manner = Manner {
         early_error_rate: arguments.early.unwrap_or_default(),
         priority: if single { Priority::Interactive } else { Priority::Bulk },
+        want_embedding: arguments.embedding,
     };
     let jobs = arguments
         .jobs
@@ -94,6 +95,7 @@ struct Report {
     json: bool,
     cards: bool,
     several: bool,
+    embedding: bool,
     top: usize,
     progress: ProgressBar,
 }
@@ -106,6 +108,7 @@ impl Report {
             json: arguments.json,
             cards: arguments.long || !several,
             several,
+            embedding: arguments.embedding,
             top: arguments.top.map_or(default_top, |top| top as usize),
             progress: progress_bar(tracks.len()),
         }
@@ -120,7 +123,9 @@ impl Report {
     fn track(&self, track: &Track, result: &Result<Verdict, TrackError>, elapsed: Duration) {
         let name = track.name();
         self.progress.suspend(|| match result {
-            Ok(verdict) if self.json => print_json(render::json_line(&name, verdict, self.top)),
+            Ok(verdict) if self.json => {
+                print_json(render::json_line(&name, verdict, self.top, self.embedding));
+            }
             Ok(verdict) if self.cards => anstream::println!("{}", render::card(&name, verdict, elapsed, self.top)),
             Ok(verdict) => anstream::println!("{}", render::line(&name, verdict)),
             Err(error) if self.json => print_json(render::json_error_line(&name, error)),

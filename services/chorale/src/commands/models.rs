@@ -68,7 +68,8 @@ fn print(source: &str, model: &ModelFolder, arguments: &ModelsArguments) -> anyh
     } else if arguments.json {
         anstream::println!("{}", serde_json::to_string(model.manifest())?);
     } else {
-        anstream::println!("{}", render::model(source, model.manifest(), model.multiply_accumulates()?));
+        let (cost, embedding) = (model.multiply_accumulates()?, model.embedding_length()?);
+        anstream::println!("{}", render::model(source, model.manifest(), cost, embedding));
     }
     Ok(())
 }

@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Exit> {
         outcome.history.len(),
         outcome.learn_time.as_secs_f64(),
     );
+    anstream::eprintln!("Try it: chorale classify --model {} SONG", arguments.out.display());
     Ok(Exit::unless(!outcome.skipped.is_empty()))
 }
 

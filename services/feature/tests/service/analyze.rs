@@ -199,6 +199,25 @@ async fn results_come_in_order_though_answers_do_not() {
 }
 
 #[tokio::test]
+async fn embeddings_come_if_wanted_from_whichever_replica_answers() {
+    let dying = FakeInference::start(|nth| if nth == 2 { Action::Die } else { Action::Answer });
+    let obliging = FakeInference::obliging();
+    let service = Service::over(&[&dying, &obliging]).await;
+    let audio = wav(30, (10, 20));
+    let expected = expected(&audio);
+    for want_embedding in [true, false] {
+        let options = AnalyzeOptions { want_embedding, ..AnalyzeOptions::default() };
+        let analysis = service.analyze(options, &audio).await.unwrap();
+        check(&analysis, &expected);
+        for (chunk, (fingerprint, silent)) in analysis.chunks.iter().zip(&expected) {
+            let embedding = chunk.prediction.as_ref().map(|prediction| prediction.embedding.clone());
+            let wanted = if want_embedding { vec![-fingerprint] } else { Vec::new() };
+            assert_eq!(embedding, (!silent).then_some(wanted), "chunk {}", chunk.index);
+        }
+    }
+}
+
+#[tokio::test]
 async fn mel_and_envelope_come_if_wanted() {
     let fake = FakeInference::obliging();
     let service = Service::over(&[&fake]).await;

@@ -156,7 +156,7 @@ impl State {
     }
 }
 
-/// A number that stands for the chunk; the prediction of the fake.
+/// A number that stands for the chunk; the prediction of the fake, and with a minus its embedding.
 pub(crate) fn fingerprint(mel: &[u8]) -> f32 {
     mel.iter().fold(0_u32, |hash, &cell| (hash * 31 + u32::from(cell)) % 1_000_003) as f32
 }
@@ -211,6 +211,7 @@ async fn serve(
         let prediction = Prediction {
             probabilities: vec![fingerprint(&request.mel)],
             model_version: if versions.is_empty() { String::new() } else { request.model_version.clone() },
+            embedding: if request.want_embedding { vec![-fingerprint(&request.mel)] } else { Vec::new() },
             ..Prediction::default()
         };
         let respond = {

@@ -12,8 +12,8 @@ use std::{
 use bytes::BytesMut;
 use chorale_model::contract::feature_id;
 use chorale_proto::v1::{
-    AnalyzeRequest, AnalyzeResponse, AudioFormat, ChunkResult, DescribeFeatureRequest, DescribeFeatureResponse, Model,
-    Prediction, ServedModel, Summary, analyze_request, analyze_response,
+    AnalyzeOptions, AnalyzeRequest, AnalyzeResponse, AudioFormat, ChunkResult, DescribeFeatureRequest,
+    DescribeFeatureResponse, Model, Prediction, ServedModel, Summary, analyze_request, analyze_response,
     feature_service_server::{FeatureService, FeatureServiceServer},
 };
 use chorale_runtime::failure::{Failure, Reason};
@@ -56,6 +56,9 @@ pub(crate) struct Script {
     pub(crate) served: Vec<(String, u32)>,
     /// Refuse, after the audio has begun, calls for other versions than those that are served.
     pub(crate) strict: bool,
+    /// What is sent as the embeddings of those who want them, chunk by chunk, the last one for all further ones; if there are
+    /// none, a 2 at the place of the winner.
+    pub(crate) embeddings: Vec<Vec<f32>>,
 }
 
 #[derive(Default)]
@@ -249,7 +252,7 @@ async fn analyze(
                 return Err(failure.clone().into());
             }
             tokio::time::sleep(script.pause).await;
-            let chunk = chunk(chunks, block[0], &script, &options.model_version);
+            let chunk = chunk(chunks, block[0], &script, &options);
             let event = Some(analyze_response::Event::Chunk(chunk));
             if results.send(Ok(AnalyzeResponse { event })).await.is_err() {
                 return Ok(());
@@ -273,16 +276,19 @@ async fn analyze(
     Ok(())
 }
 
-fn chunk(index: u32, winner: u8, script: &Script, wanted_version: &str) -> ChunkResult {
+fn chunk(index: u32, winner: u8, script: &Script, options: &AnalyzeOptions) -> ChunkResult {
     let mut probabilities = vec![0.1_f32; LABELS.len()];
     if let Some(winning) = probabilities.get_mut(usize::from(winner)) {
         *winning = 0.8;
     }
     let position = usize::try_from(index).unwrap();
     let version = script.versions.get(position).or(script.versions.last()).cloned();
+    let embedding = script.embeddings.get(position).or(script.embeddings.last()).cloned();
+    let by_winner = || (0..LABELS.len()).map(|label| if label == usize::from(winner) { 2.0 } else { 0.0 }).collect();
     let prediction = Prediction {
         probabilities,
-        model_version: version.unwrap_or_else(|| wanted_version.to_owned()),
+        model_version: version.unwrap_or_else(|| options.model_version.clone()),
+        embedding: if options.want_embedding { embedding.unwrap_or_else(by_winner) } else { Vec::new() },
         ..Prediction::default()
     };
     let start_seconds = 2.0 * f64::from(index);
