@@ -155,7 +155,8 @@ pub fn kill_once_there(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, f
 }
 
 /// Runs any command to its end with `input` on standard input. Fails the test if it does not end.
-pub(crate) fn finish(mut command: Command, input: &[u8]) -> Finished {
+#[must_use]
+pub fn finish(mut command: Command, input: &[u8]) -> Finished {
     let input = input.to_vec();
     let mut child = command
         .stdin(Stdio::piped())

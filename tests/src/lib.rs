@@ -23,6 +23,8 @@ pub mod client;
 pub mod command;
 pub mod fixtures;
 pub mod grpcurl;
+pub mod http;
+pub mod openapi;
 pub mod sound;
 pub mod verdict;
 
@@ -31,7 +33,9 @@ pub use certificates::{Authority, Identity};
 pub use client::{Client, Upload};
 pub use cluster::Cluster;
 pub use collector::{CollectedSpan, Collector};
+pub use http::HttpClient;
 pub use memory::{Handles, MIB, Memory};
+pub use openapi::OpenApi;
 pub use port::free_port;
 pub use proxy::Proxy;
 pub use redis::Redis;

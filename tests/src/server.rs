@@ -25,6 +25,9 @@ use crate::{Client, Handles, Memory, admin, binary::invocation, memory, until};
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const END_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a role's arguments have that is to serve no page.
+const WITHOUT_HTTP: &str = "gateway.http.enabled=false";
+
 /// A serving process on free ports. It is killed when this is dropped; if the test fails, its log is shown.
 #[derive(Debug)]
 pub struct Server {
@@ -33,6 +36,7 @@ pub struct Server {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     endpoint: String,
+    http: Option<String>,
     admin: SocketAddr,
     start_time: Duration,
     output: Arc<Output>,
@@ -74,6 +78,7 @@ impl Server {
         let started = Instant::now();
         let mut child = invocation()
             .args([&role, "--listen", address, "--admin-listen", "127.0.0.1:0"])
+            .args(has_http(&role).then_some(["--http-listen", "127.0.0.1:0"]).into_iter().flatten())
             .args(&arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -90,6 +95,7 @@ impl Server {
             arguments,
             environment,
             endpoint: String::new(),
+            http: None,
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             start_time: Duration::ZERO,
             output,
@@ -102,6 +108,11 @@ impl Server {
         })
         .await;
         server.start_time = started.elapsed();
+        if has_http(&server.role) && !server.arguments.iter().any(|argument| argument == WITHOUT_HTTP) {
+            let said =
+                until("the line that says where the page is", START_PATIENCE, async || server.output.http()).await;
+            server.http = Some(said);
+        }
         server.admin =
             until("the log line of the admin port", START_PATIENCE, async || server.output.admin_address()).await;
         server
@@ -123,6 +134,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> &str {
         self.endpoint.split_once("://").map_or(self.endpoint.as_str(), |(_scheme, address)| address)
+    }
+
+    /// Where it serves HTTP: `http://host:port`.
+    #[must_use]
+    pub fn http(&self) -> &str {
+        self.http.as_deref().expect("a role with a page")
     }
 
     /// A connection of its own.
@@ -294,12 +311,23 @@ impl Output {
         Some(endpoint.to_owned())
     }
 
+    fn http(&self) -> Option<String> {
+        let stdout = self.stdout.lock().expect("no reader panics");
+        let endpoint = stdout.get(1)?.strip_prefix("page on ").expect("the second line says where the page is");
+        Some(endpoint.trim_end_matches('/').to_owned())
+    }
+
     fn admin_address(&self) -> Option<SocketAddr> {
         let stderr = self.stderr.lock().expect("no reader panics");
         let line = stderr.iter().find(|line| line.contains("admin port listening"))?;
         let event: serde_json::Value = serde_json::from_str(line).expect("a log line is JSON");
         Some(event["address"].as_str().expect("the line names the address").parse().expect("an address"))
     }
+}
+
+/// Whether a role has a page.
+fn has_http(role: &str) -> bool {
+    ["up", "gateway"].contains(&role)
 }
 
 fn collect(stream: impl Read + Send + 'static, output: Arc<Output>, into: fn(&Output) -> &Mutex<Vec<String>>) {

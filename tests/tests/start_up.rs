@@ -51,10 +51,9 @@ fn a_wrong_value_is_named_wherever_it_comes_from() {
 fn a_port_that_is_taken_is_named_with_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for flags in [
-        ["--listen", &address, "--admin-listen", "127.0.0.1:0"],
-        ["--listen", "127.0.0.1:0", "--admin-listen", &address],
-    ] {
+    let flags = ["--listen", "--http-listen", "--admin-listen"];
+    for taken in flags {
+        let flags = flags.into_iter().flat_map(|flag| [flag, if flag == taken { &address } else { "127.0.0.1:0" }]);
         let finished = command::run(["up", "--log-level", "error"].into_iter().chain(flags)).expect_code(1);
         assert_eq!(finished.stdout, "");
         let [line] = finished.stderr.lines().collect::<Vec<_>>()[..] else {

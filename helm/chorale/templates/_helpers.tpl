@@ -152,6 +152,19 @@ redis://{{ include "chorale.fullname" . }}-redis:6379
   value: 0.0.0.0:9090
 - name: CHORALE_{{ $section }}__LISTEN
   value: 0.0.0.0:{{ $facts.port }}
+{{- if eq .role "gateway" }}
+{{- with $root.Values.gateway.page }}
+{{- if and .enabled (has (int .port) (list (int $facts.port) 9090)) }}
+{{- fail (printf "gateway.page.port is %d, which gRPC or the admin port has: choose another one, for example 8080" (int .port)) }}
+{{- end }}
+- name: CHORALE_GATEWAY__HTTP__ENABLED
+  value: {{ .enabled | quote }}
+{{- if .enabled }}
+- name: CHORALE_GATEWAY__HTTP__LISTEN
+  value: 0.0.0.0:{{ .port }}
+{{- end }}
+{{- end }}
+{{- end }}
 - name: CHORALE_LOG__LEVEL
   value: {{ $root.Values.log.level | quote }}
 # The pod's preStop has waited already.

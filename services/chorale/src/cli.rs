@@ -20,7 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   chorale classify song.mp3                    what is it, how sure, and where in the track
   chorale classify --json ~/Music > genres.jsonl
-  chorale up                                   serve gRPC on 127.0.0.1:50051
+  chorale up                                   serve gRPC on 127.0.0.1:50051, the studio page on 127.0.0.1:8080
   chorale classify --endpoint http://127.0.0.1:50051 song.mp3
 
 Exit codes: 0 all done, 1 something failed (the rest was done), 2 wrong usage or configuration.";
@@ -230,6 +230,15 @@ impl From<LogFormatFlag> for LogFormat {
     }
 }
 
+/// Where the page and the HTTP interface are.
+#[derive(Debug, Args)]
+pub(crate) struct HttpFlags {
+    /// Where to serve the studio page and HTTP; port 0 takes a free one, and --set gateway.http.enabled=false serves none
+    /// [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http_listen: Option<SocketAddr>,
+}
+
 /// Where results are cached.
 #[derive(Debug, Args)]
 pub(crate) struct CacheFlags {
@@ -254,6 +263,8 @@ pub(crate) struct UpArguments {
     #[command(flatten)]
     pub(crate) serve: ServeFlags,
     #[command(flatten)]
+    pub(crate) http: HttpFlags,
+    #[command(flatten)]
     pub(crate) cache: CacheFlags,
     #[command(flatten)]
     pub(crate) model: ModelFlags,
@@ -267,6 +278,8 @@ pub(crate) struct UpArguments {
 pub(crate) struct GatewayArguments {
     #[command(flatten)]
     pub(crate) serve: ServeFlags,
+    #[command(flatten)]
+    pub(crate) http: HttpFlags,
     /// Feature services, http://HOST:PORT, comma-separated; a name stands for all its addresses
     /// [default: http://127.0.0.1:50052]
     #[arg(long, value_name = "URL", value_delimiter = ',')]

@@ -22,6 +22,7 @@ impl Cluster {
     pub(crate) async fn start_private(mut config: Config, process: &Process) -> anyhow::Result<Self> {
         config.gateway.listen = FREE_LOOPBACK_PORT;
         // Nobody else calls, and this process knows itself.
+        config.gateway.http.enabled = false;
         config.gateway.tls = None;
         config.gateway.auth = AuthConfig::default();
         Self::start(config, process).await
@@ -46,6 +47,11 @@ impl Cluster {
     /// Where the gateway answers.
     pub(crate) fn endpoint(&self) -> Target {
         self.gateway.target().clone()
+    }
+
+    /// Where the gateway has its page, if it has one.
+    pub(crate) fn page(&self) -> Option<&Target> {
+        self.gateway.http()
     }
 
     /// Waits until one of the roles ends, which none should.

@@ -26,9 +26,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use chorale_model::contract::CHUNK_CELLS;
 use chorale_proto::v1::{
-    Accepted, AnalyzeOptions, AnalyzeRequest, ChunkResult, ClassifyStreamResponse, GenreScore, Progress, Summary,
-    Timing, Verdict, analyze_request, analyze_response, classify_stream_response::Event,
+    Accepted, AnalyzeOptions, AnalyzeRequest, ChunkResult, Envelope, GenreScore, Progress, Summary, Timing, Verdict,
+    analyze_request, analyze_response, classify_stream_response::Event,
 };
 use chorale_runtime::{
     failure::{Failure, Reason},
@@ -39,7 +40,6 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
-use tonic::Status;
 
 use crate::{
     analysis::{Analysis, another_may_serve},
@@ -55,6 +55,7 @@ use crate::{
     pace::Pace,
     replay::Replay,
     request::{CheckedOptions, Upload},
+    waveform::Waveform,
 };
 
 /// The largest piece of audio in one message to the feature service, in bytes.
@@ -63,7 +64,22 @@ const PIECE_BYTES: usize = 256 * 1024;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where events go; nowhere in a unary call.
-pub(crate) type EventSender = mpsc::Sender<Result<ClassifyStreamResponse, Status>>;
+pub(crate) type EventSender = mpsc::Sender<Result<Told, Failure>>;
+
+/// What a caller is told, in whatever protocol it speaks.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) event: Event,
+    /// The labels of the model, where the event has their probabilities.
+    pub(crate) labels: Arc<[String]>,
+}
+
+impl Told {
+    /// An event without probabilities.
+    pub(crate) fn of(event: Event) -> Self {
+        Self { event, labels: Arc::default() }
+    }
+}
 
 /// What all classifications of a gateway share.
 #[derive(Debug)]
@@ -96,6 +112,7 @@ pub(crate) struct Classification<'a> {
     began: Instant,
     bytes_received: &'a AtomicU64,
     next_progress: Instant,
+    waveform: Waveform,
 }
 
 /// What a call that computes is to its equals.
@@ -129,7 +146,8 @@ impl<'a> Classification<'a> {
         bytes_received: &'a AtomicU64,
     ) -> Self {
         let began = Instant::now();
-        Self { context, origin, options, deadline, events, began, bytes_received, next_progress: began }
+        let waveform = Waveform::default();
+        Self { context, origin, options, deadline, events, began, bytes_received, next_progress: began, waveform }
     }
 
     /// Classifies `upload`: the answer, at most `top_k` scores long.
@@ -183,7 +201,7 @@ impl<'a> Classification<'a> {
     async fn steps(&mut self, mut upload: Upload, heard: &mut Heard) -> Result<Verdict, Failure> {
         let model = Arc::clone(&heard.model);
         let known_digest = heard.digest.or(self.options.claimed_digest);
-        let role = match known_digest.filter(|_| !self.options.bypass_cache) {
+        let role = match known_digest.filter(|_| self.options.reads_cache()) {
             None => Role::Alone,
             Some(digest) => {
                 let wait = self.wait_for_equals();
@@ -324,7 +342,8 @@ impl<'a> Classification<'a> {
                             }
                         }
                         Some(analyze_response::Event::Summary(found)) => summary = Some(found),
-                        Some(analyze_response::Event::Envelope(_)) | None => {}
+                        Some(analyze_response::Event::Envelope(envelope)) => self.hear_envelope(envelope).await?,
+                        None => {}
                     }
                 }
                 landed = landing(&mut role) => match landed {
@@ -354,7 +373,7 @@ impl<'a> Classification<'a> {
                     None => {
                         uploading = false;
                         let digest = self.end_of_upload(heard)?;
-                        if !self.options.bypass_cache && !matches!(role, Role::Leader(_)) {
+                        if self.options.reads_cache() && !matches!(role, Role::Leader(_)) {
                             let span = self.origin.trace.child("cache");
                             let found = self.context.answers.look_up(&digest, &heard.model, self.terms()).await;
                             span.set("chorale.cached", matches!(found, Lookup::Known(_)));
@@ -427,13 +446,25 @@ impl<'a> Classification<'a> {
         if chunk.start_seconds > max_duration {
             return Err(too_long(max_duration));
         }
+        if self.options.analyze.want_mel && chunk.mel.len() != CHUNK_CELLS {
+            return Err(feature_bug(format_args!("sent {} cells of a chunk of {CHUNK_CELLS}", chunk.mel.len())));
+        }
         let vote = heard.add(chunk).map_err(feature_bug)?;
         self.context.metrics.count_vote(&vote);
         if !heard.one_model {
             self.context.models.refresh();
         }
         if self.options.chunk_votes {
-            self.tell(Event::ChunkVote(vote)).await?;
+            let labels = Arc::clone(&heard.model.labels);
+            self.tell(Told { event: Event::ChunkVote(vote), labels }).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes a stretch of the waveform on, unless the caller has it from before the audio was sent again.
+    async fn hear_envelope(&mut self, envelope: Envelope) -> Result<(), Failure> {
+        if self.options.envelopes && self.waveform.extend(&envelope).map_err(feature_bug)? {
+            self.tell(Told::of(Event::Envelope(envelope))).await?;
         }
         Ok(())
     }
@@ -483,13 +514,13 @@ impl<'a> Classification<'a> {
             audio_wanted,
             model_version: model.version().to_owned(),
         };
-        self.tell(Event::Accepted(accepted)).await
+        self.tell(Told::of(Event::Accepted(accepted))).await
     }
 
-    async fn tell(&self, event: Event) -> Result<(), Failure> {
+    async fn tell(&self, told: Told) -> Result<(), Failure> {
         let Some(events) = self.events else { return Ok(()) };
         let idle_timeout = self.context.limits.idle_timeout;
-        match timeout(idle_timeout, events.send(Ok(ClassifyStreamResponse { event: Some(event) }))).await {
+        match timeout(idle_timeout, events.send(Ok(told))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_closed)) => Err(Failure::new(Reason::Cancelled, "the caller went away")),
             Err(_elapsed) => {
@@ -512,7 +543,7 @@ impl<'a> Classification<'a> {
             scores,
         };
         self.next_progress = now + PROGRESS_INTERVAL;
-        let _ = events.try_send(Ok(ClassifyStreamResponse { event: Some(Event::Progress(progress)) }));
+        let _ = events.try_send(Ok(Told::of(Event::Progress(progress))));
     }
 }
 

@@ -11,7 +11,7 @@ use chorale_runtime::{
 use redis::IntoConnectionInfo;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::GatewayError;
+use crate::{error::GatewayError, http::HttpConfig};
 
 /// A gateway.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -19,6 +19,8 @@ use crate::error::GatewayError;
 pub struct GatewayConfig {
     /// Where to answer callers. Default: `127.0.0.1:50051`. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The same over HTTP/1.1, and the page for people.
+    pub http: HttpConfig,
     /// Where the feature service is: one target or a list. Default: `http://127.0.0.1:50052`.
     #[serde(deserialize_with = "one_or_many")]
     pub feature: Vec<Target>,
@@ -188,6 +190,7 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_051)),
+            http: HttpConfig::default(),
             feature: vec![SocketAddr::from(([127, 0, 0, 1], 50_052)).into()],
             feature_tls: ClientTlsConfig::default(),
             tls: None,
@@ -250,10 +253,11 @@ impl GatewayConfig {
             let fits = value >= Duration::from_millis(1) && value <= LONGEST;
             check(key, fits, "at least 1ms and at most 100 years", &format!("{value:?}"))
         };
-        let Self { feature, connections, cache, limits, .. } = self;
+        let Self { http, feature, connections, cache, limits, .. } = self;
         let whole = cache.tls.certificate.is_some() == cache.tls.key.is_some();
         check("gateway.cache.tls", whole, "both `certificate` and `key`, or neither", &"one")?;
         check("gateway.feature", !feature.is_empty(), "at least one target", &"none")?;
+        duration("gateway.http.header_timeout", http.header_timeout)?;
         duration("gateway.cache.ttl", cache.ttl)?;
         duration("gateway.cache.timeout", cache.timeout)?;
         duration("gateway.cache.shared_wait", cache.shared_wait)?;

@@ -55,7 +55,7 @@ impl Heard {
     }
 
     pub(crate) fn add(&mut self, chunk: ChunkResult) -> Result<ChunkVote, VoteError> {
-        let ChunkResult { index, start_seconds, end_seconds, silent, prediction, .. } = chunk;
+        let ChunkResult { index, start_seconds, end_seconds, silent, prediction, mel } = chunk;
         // A chunk that should have been classified and was not has no probabilities, which the tally refuses.
         let prediction = (!silent).then(|| prediction.unwrap_or_default());
         let ballot = Ballot {
@@ -66,7 +66,7 @@ impl Heard {
         };
         let genre = self.tally.add(ballot)?.unwrap_or_default().to_owned();
         let probabilities = prediction.map(|prediction| self.note(index, prediction)).transpose()?.unwrap_or_default();
-        Ok(ChunkVote { index, start_seconds, end_seconds, silent, genre, probabilities, ..ChunkVote::default() })
+        Ok(ChunkVote { index, start_seconds, end_seconds, silent, genre, probabilities, mel })
     }
 
     fn note(&mut self, index: u32, prediction: Prediction) -> Result<Vec<f32>, VoteError> {

@@ -1,4 +1,4 @@
-//! The public face of a Chorale cluster: `ClassifierService`, the vote, and the result cache.
+//! The public face of a Chorale cluster: `ClassifierService` and its HTTP, the vote, and the result cache.
 //!
 //! A gateway never sees a mel chunk: audio goes to a feature service, predictions come back in order, and the vote
 //! over them is the verdict. [`start`] is all there is to call.
@@ -7,6 +7,8 @@ mod analysis;
 mod answers;
 mod auth;
 mod cache;
+mod call;
+mod classifier;
 mod classify;
 mod config;
 mod deadline;
@@ -16,6 +18,7 @@ mod flight;
 #[doc(hidden)]
 pub mod fuzzing;
 mod heard;
+mod http;
 mod metrics;
 mod model;
 mod open_calls;
@@ -26,6 +29,7 @@ mod request;
 mod service;
 mod share;
 mod vote;
+mod waveform;
 
 use chorale_proto::{service_names, v1::classifier_service_server::ClassifierServiceServer};
 use chorale_runtime::{
@@ -38,12 +42,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
 use crate::{
-    answers::Answers, auth::Authenticator, cache::VerdictCache, classify::Context, metrics::GatewayMetrics,
-    model::LatestModels, oversize::ExplainOversize, service::Classifier,
+    answers::Answers, auth::Authenticator, cache::VerdictCache, classifier::Classifier, classify::Context,
+    metrics::GatewayMetrics, model::LatestModels, oversize::ExplainOversize,
 };
 pub use crate::{
     config::{AuthConfig, CacheConfig, GatewayConfig, JwtConfig, LimitsConfig, RedisUrl, RedisUrlError},
     error::GatewayError,
+    http::{AllowedOrigin, AllowedOriginError, HttpConfig},
 };
 
 /// Starts a gateway. It answers when this returns, and is ready once a feature service has described its models.
@@ -53,11 +58,12 @@ pub use crate::{
 /// is no error.
 pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRole, GatewayError> {
     config.validate()?;
-    let GatewayConfig { listen, feature, feature_tls, tls, connections, auth, cache, limits } = config;
+    let GatewayConfig { listen, http, feature, feature_tls, tls, connections, auth, cache, limits } = config;
     let metrics = process.metrics.register("gateway", GatewayMetrics::register);
     let authenticator = Authenticator::follow(&auth)?;
     let verdicts = VerdictCache::new(&cache, metrics.clone())?;
     let server = BoundServer::bind("gateway", listen, connections, tls.as_ref(), process)?;
+    let face = http.enabled.then(|| server.bind_http("gateway.http", http.listen)).transpose()?;
 
     let drain = CancellationToken::new();
     let connector = Connector::new(&feature, &feature_tls)?;
@@ -76,7 +82,12 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let calls = classifier.open_calls();
     process.views.show("gateway.calls", move || calls.describe());
     let mut routes = RoutesBuilder::default();
-    let service = ClassifierServiceServer::new(classifier).max_decoding_message_size(max_message_bytes);
-    routes.add_service(ExplainOversize(service));
-    Ok(server.serve(service_names::CLASSIFIER, routes, drain)?)
+    let service = ClassifierServiceServer::new(classifier.clone()).max_decoding_message_size(max_message_bytes);
+    let service = ExplainOversize(service);
+    routes.add_service(service.clone());
+    let role = server.serve(service_names::CLASSIFIER, routes, drain.clone())?;
+    Ok(match face {
+        None => role,
+        Some(face) => role.beside(http::serve(face, &http, classifier, service, drain)),
+    })
 }

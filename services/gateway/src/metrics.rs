@@ -16,19 +16,26 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// The RPC of a call that classifies.
+/// The RPC of a call that classifies, or what is one over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Rpc {
     ClassifyStream,
     Classify,
+    HttpClassify,
+    /// Takes as long as its audio is made.
+    HttpLive,
 }
 
 impl Rpc {
-    /// `package.Service/Method`.
+    pub(crate) const ALL: [Self; 4] = [Self::ClassifyStream, Self::Classify, Self::HttpClassify, Self::HttpLive];
+
+    /// `package.Service/Method`, or method and path.
     pub(crate) const fn full_name(self) -> &'static str {
         match self {
             Self::ClassifyStream => "chorale.v1.ClassifierService/ClassifyStream",
             Self::Classify => "chorale.v1.ClassifierService/Classify",
+            Self::HttpClassify => "POST /v1/classify",
+            Self::HttpLive => "GET /v1/classify/live",
         }
     }
 }
@@ -192,7 +199,7 @@ impl GatewayMetrics {
             model_verdicts,
         };
         // What has not happened yet is 0: a counter that is born at 1 hides its first step from `rate`.
-        for rpc in [Rpc::ClassifyStream, Rpc::Classify] {
+        for rpc in Rpc::ALL {
             for code in std::iter::once("OK").chain(Reason::ALL.iter().map(|reason| reason.name())) {
                 drop(metrics.calls.get_or_create(&CallLabels { rpc, code }));
             }

@@ -1,12 +1,17 @@
 //! What a caller asks for: the options, checked, and the audio that follows them.
 
+use std::fmt;
+
 use bytes::Bytes;
 use chorale_proto::v1::{
     AnalyzeOptions, ClassifyOptions, ClassifyStreamRequest, DeadlinePolicy, EventKind, Priority, SampleFormat,
     classify_stream_request::Payload,
 };
 use chorale_runtime::failure::{Failure, Reason};
+use futures::{StreamExt, stream::BoxStream};
 use tonic::{Code, Status, Streaming};
+
+use crate::deadline::Deadline;
 
 /// The longest content type that is handed on as a hint, in bytes. Media types are shorter than this by RFC 6838.
 const MAX_CONTENT_TYPE: usize = 255;
@@ -20,6 +25,7 @@ pub(crate) struct CheckedOptions {
     pub(crate) top_k: u32,
     pub(crate) chunk_votes: bool,
     pub(crate) progress: bool,
+    pub(crate) envelopes: bool,
     pub(crate) partial_at_deadline: bool,
     pub(crate) claimed_digest: Option<blake3::Hash>,
     pub(crate) bypass_cache: bool,
@@ -34,7 +40,7 @@ impl CheckedOptions {
     /// `REQUEST_INVALID` names the first field that is wrong.
     pub(crate) fn new(options: ClassifyOptions, feature_id: &str) -> Result<Self, Failure> {
         let wants = |kind: EventKind| options.events.contains(&kind.into());
-        let (chunk_votes, progress) = (wants(EventKind::ChunkVote), wants(EventKind::Progress));
+        let (mel, envelopes) = (wants(EventKind::Mel), wants(EventKind::Envelope));
         if options.content_type.len() > MAX_CONTENT_TYPE {
             let found = options.content_type.len();
             let message = format!("expected at most {MAX_CONTENT_TYPE} bytes of content type, found {found}");
@@ -82,14 +88,17 @@ impl CheckedOptions {
             feature_id: feature_id.to_owned(),
             priority: options.priority,
             want_embedding: options.want_embedding,
+            want_mel: mel,
+            want_envelope: envelopes,
             ..AnalyzeOptions::default()
         };
         Ok(Self {
             analyze,
             pinned_version: Some(options.model_version).filter(|version| !version.is_empty()),
             top_k: options.top_k,
-            chunk_votes,
-            progress,
+            chunk_votes: mel || wants(EventKind::ChunkVote),
+            progress: wants(EventKind::Progress),
+            envelopes,
             partial_at_deadline,
             claimed_digest,
             bypass_cache: options.bypass_cache,
@@ -98,13 +107,44 @@ impl CheckedOptions {
     }
 }
 
-/// The audio of a call.
+impl CheckedOptions {
+    /// Whether the caller wants what only the audio itself tells, and so no answer that is known already.
+    pub(crate) fn computes_anew(&self) -> bool {
+        self.analyze.want_mel || self.analyze.want_envelope
+    }
+
+    /// Whether the result cache may answer.
+    pub(crate) fn reads_cache(&self) -> bool {
+        !self.bypass_cache && !self.computes_anew()
+    }
+}
+
+/// What a call brings.
 #[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) options: ClassifyOptions,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) upload: Upload,
+}
+
+/// The audio of a call.
 pub(crate) enum Upload {
-    /// What a stream still holds after its options.
+    /// What a gRPC stream still holds after its options.
     Stream(Box<Streaming<ClassifyStreamRequest>>),
+    /// Pieces of it, as they come.
+    Pieces(BoxStream<'static, Result<Bytes, Failure>>),
     /// All of it.
     Whole(Bytes),
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Stream(_) => "Stream",
+            Self::Pieces(_) => "Pieces",
+            Self::Whole(_) => "Whole",
+        })
+    }
 }
 
 impl Upload {
@@ -129,6 +169,7 @@ impl Upload {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         let stream = match self {
             Self::Whole(audio) => return Ok((!audio.is_empty()).then(|| std::mem::take(audio))),
+            Self::Pieces(pieces) => return pieces.next().await.transpose(),
             Self::Stream(stream) => stream,
         };
         let found = match stream.message().await.map_err(|status| unreadable(&status))? {
@@ -196,7 +237,14 @@ mod tests {
             CheckedOptions::new(ClassifyOptions { events: vec![0, 77, 1], ..ClassifyOptions::default() }, "f1");
         let options = options.unwrap();
         assert!(options.chunk_votes && !options.progress && !options.bypass_cache && !options.partial_at_deadline);
+        assert!(options.reads_cache() && !options.envelopes && !options.analyze.want_mel);
         assert_eq!((options.claimed_digest, options.early_error_rate), (None, 0.0));
+        for (kind, mel, envelope) in [(EventKind::Mel, true, false), (EventKind::Envelope, false, true)] {
+            let options = ClassifyOptions { events: vec![kind.into()], ..ClassifyOptions::default() };
+            let options = CheckedOptions::new(options, "f1").unwrap();
+            assert_eq!((options.analyze.want_mel, options.analyze.want_envelope), (mel, envelope));
+            assert_eq!((options.chunk_votes, options.envelopes, options.reads_cache()), (mel, envelope, false));
+        }
         let bulk = ClassifyOptions { priority: Priority::Bulk.into(), ..ClassifyOptions::default() };
         assert_eq!(CheckedOptions::new(bulk, "f1").unwrap().analyze.priority(), Priority::Bulk);
     }

@@ -40,7 +40,7 @@ const QUEUED: usize = 64;
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionConfig {
-    /// Connections at a time; further ones are closed at once. Default: 10000.
+    /// Connections at a time, on each port; further ones are closed at once. Default: 10000.
     pub max: u32,
     /// Calls at a time on one connection; a client waits with further ones. Default: 256.
     pub max_streams: u32,
@@ -68,6 +68,11 @@ impl ConnectionConfig {
     pub(crate) fn pending_resets(&self) -> Option<usize> {
         // Many callers of a gateway share its connection, and may leave at the same time.
         (self.max_streams == u32::MAX).then_some(INNER_RESETS)
+    }
+
+    /// How old one connection gets: not all of those that came together end together.
+    pub(crate) fn some_age(&self) -> Duration {
+        self.max_age.mul_f64(rand::random_range(0.9..1.1))
     }
 }
 
@@ -209,6 +214,13 @@ impl Connection {
         let certificate = certificate.map(|certificate| blake3::hash(certificate).to_hex().as_str().into());
         let peer = Peer { address: Some(address.ip()), certificate };
         Self { stream: Either::Right(Box::new(stream)), peer, _place: place }
+    }
+}
+
+impl Connection {
+    /// Who called.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one table that maps every error to its gRPC code.
+//! The one table that maps every error to its gRPC code, and to its HTTP status.
 //!
 //! A crate's own errors become a [`Failure`] at its service boundary; a [`Failure`] becomes a [`Status`] with
 //! `google.rpc` details, and comes back from one unchanged, so that a gateway hands on what a feature service said.
@@ -12,7 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 pub const DOMAIN: &str = "chorale.v1";
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal => $code:ident, $retry_millis:expr;)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal => $code:ident, $http:literal, $retry_millis:expr;)*) => {
         /// Why a call failed. `proto/chorale/v1/classifier.proto` tells callers what to do about each.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* $variant,)* }
@@ -33,6 +33,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => Code::$code,)* }
             }
 
+            /// The HTTP status code.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self { $(Self::$variant => $http,)* }
+            }
+
             /// How long a caller should wait before it tries again; `None` if trying again will not help.
             #[must_use]
             pub const fn retry_after(self) -> Option<Duration> {
@@ -45,37 +51,37 @@ macro_rules! reasons {
 
 reasons! {
     /// No audio bytes came.
-    AudioEmpty = "AUDIO_EMPTY" => InvalidArgument, 0;
+    AudioEmpty = "AUDIO_EMPTY" => InvalidArgument, 400, 0;
     /// No known container or codec.
-    AudioUnsupported = "AUDIO_UNSUPPORTED" => InvalidArgument, 0;
+    AudioUnsupported = "AUDIO_UNSUPPORTED" => InvalidArgument, 415, 0;
     /// Nothing in a known container can be decoded.
-    AudioUnreadable = "AUDIO_UNREADABLE" => InvalidArgument, 0;
+    AudioUnreadable = "AUDIO_UNREADABLE" => InvalidArgument, 422, 0;
     /// Less than one second of audio.
-    AudioTooShort = "AUDIO_TOO_SHORT" => InvalidArgument, 0;
+    AudioTooShort = "AUDIO_TOO_SHORT" => InvalidArgument, 422, 0;
     /// The audio is not what its digest promised.
-    DigestMismatch = "DIGEST_MISMATCH" => InvalidArgument, 0;
+    DigestMismatch = "DIGEST_MISMATCH" => InvalidArgument, 422, 0;
     /// The messages or options are not as the protocol describes.
-    RequestInvalid = "REQUEST_INVALID" => InvalidArgument, 0;
+    RequestInvalid = "REQUEST_INVALID" => InvalidArgument, 400, 0;
     /// The caller did not prove who it is.
-    Unauthenticated = "UNAUTHENTICATED" => Unauthenticated, 0;
+    Unauthenticated = "UNAUTHENTICATED" => Unauthenticated, 401, 0;
     /// A limit was hit.
-    LimitExceeded = "LIMIT_EXCEEDED" => ResourceExhausted, 0;
+    LimitExceeded = "LIMIT_EXCEEDED" => ResourceExhausted, 413, 0;
     /// Load was shed.
-    Overloaded = "OVERLOADED" => ResourceExhausted, 500;
+    Overloaded = "OVERLOADED" => ResourceExhausted, 429, 500;
     /// The caller's deadline passed.
-    DeadlineExceeded = "DEADLINE_EXCEEDED" => DeadlineExceeded, 0;
+    DeadlineExceeded = "DEADLINE_EXCEEDED" => DeadlineExceeded, 504, 0;
     /// Two parts of the cluster disagree on the feature contract.
-    FeatureMismatch = "FEATURE_MISMATCH" => FailedPrecondition, 0;
+    FeatureMismatch = "FEATURE_MISMATCH" => FailedPrecondition, 503, 0;
     /// A version of the model that is not served.
-    ModelUnknown = "MODEL_UNKNOWN" => FailedPrecondition, 0;
+    ModelUnknown = "MODEL_UNKNOWN" => FailedPrecondition, 404, 0;
     /// A part of the cluster is away.
-    DependencyUnavailable = "DEPENDENCY_UNAVAILABLE" => Unavailable, 1_000;
+    DependencyUnavailable = "DEPENDENCY_UNAVAILABLE" => Unavailable, 503, 1_000;
     /// This replica is shutting down.
-    Draining = "DRAINING" => Unavailable, 100;
+    Draining = "DRAINING" => Unavailable, 503, 100;
     /// The caller went away.
-    Cancelled = "CANCELLED" => Cancelled, 0;
+    Cancelled = "CANCELLED" => Cancelled, 499, 0;
     /// A bug.
-    Internal = "INTERNAL" => Internal, 0;
+    Internal = "INTERNAL" => Internal, 500, 0;
 }
 
 impl fmt::Display for Reason {
@@ -127,6 +133,31 @@ impl Failure {
     pub fn with(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.metadata.insert(key.to_owned(), value.to_string());
         self
+    }
+
+    /// The HTTP status code: that of the reason, but a request that came too slowly is none that is too large.
+    #[must_use]
+    pub fn http_status(&self) -> u16 {
+        const REQUEST_TIMEOUT: u16 = 408;
+        match self.metadata.get("limit").map(String::as_str) {
+            Some("idle_timeout" | "min_upload_rate") => REQUEST_TIMEOUT,
+            _ => self.reason.http_status(),
+        }
+    }
+
+    /// The name of the gRPC code, as `INVALID_ARGUMENT`.
+    #[must_use]
+    pub fn code_name(&self) -> &'static str {
+        match self.reason.code() {
+            Code::InvalidArgument => "INVALID_ARGUMENT",
+            Code::Unauthenticated => "UNAUTHENTICATED",
+            Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Code::FailedPrecondition => "FAILED_PRECONDITION",
+            Code::Unavailable => "UNAVAILABLE",
+            Code::Cancelled => "CANCELLED",
+            _ => "INTERNAL",
+        }
     }
 
     /// Reads a status that another part of the cluster, or its transport, gave.
@@ -206,6 +237,25 @@ mod tests {
             assert_eq!(status.code(), reason.code());
             assert_eq!(Failure::from_status(&status), sent);
         }
+    }
+
+    #[test]
+    fn over_http_a_failure_blames_the_same_side() {
+        for &reason in Reason::ALL {
+            let failure = Failure::new(reason, "what happened");
+            let (status, code) = (failure.http_status(), reason.code());
+            let ours = [Code::Unavailable, Code::Internal, Code::DeadlineExceeded].contains(&code);
+            let ours = ours || reason == Reason::FeatureMismatch;
+            assert_eq!(status >= 500, ours, "{reason}: {status}");
+            assert_eq!(failure.code_name() == "INTERNAL", code == Code::Internal, "{reason}");
+            // What a caller may send again says so by its status alone.
+            assert_eq!(
+                [429, 503].contains(&status),
+                failure.retry_after.is_some() || reason == Reason::FeatureMismatch
+            );
+        }
+        assert_eq!(Failure::limit("max_audio_bytes", 1, "").http_status(), 413);
+        assert_eq!(Failure::limit("idle_timeout", 1, "").http_status(), 408);
     }
 
     #[test]

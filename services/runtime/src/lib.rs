@@ -1,11 +1,12 @@
 //! How a Chorale service starts, stops, logs, measures and fails.
 //!
 //! Every role is built from the same parts, in this order: [`config`] is loaded and checked before a port is bound,
-//! [`telemetry`] starts, with [`trace`]s if they are wanted, the role's [`server`] binds and serves with health and reflection, [`admin`] answers probes
-//! and metrics, what a process knows of itself is there to [`inspect`], and [`shutdown`] ends it all in order. [`failure`] is the one table of errors and codes, [`replicas`]
-//! finds and balances the other side, [`deadline`] reads how long a caller waits, [`overload`] says what may wait and who goes
-//! first, [`shares`] what each caller may have of it, [`priority`] that answers come before work. [`connections`] are taken by a server and made by a [`connector`], over [`tls`] if so configured; [`reload`] follows
-//! the files behind that.
+//! [`telemetry`] starts, with [`trace`]s if they are wanted, the role's [`server`] binds and serves with health and reflection,
+//! [`admin`] answers probes and metrics, what a process knows of itself is there to [`inspect`], and [`shutdown`] ends it all in
+//! order. [`failure`] is the one table of errors and codes, [`replicas`] finds and balances the other side, [`deadline`] reads
+//! how long a caller waits, [`overload`] says what may wait and who goes first, [`shares`] what each caller may have of it,
+//! [`priority`] that answers come before work. [`connections`] are taken by a server, for gRPC and for [`http`], and made by a
+//! [`connector`], over [`tls`] if so configured; [`reload`] follows the files behind that.
 
 pub mod admin;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod connector;
 pub mod deadline;
 pub mod failure;
 pub mod health;
+pub mod http;
 pub mod inspect;
 pub mod metrics;
 pub mod overload;
@@ -24,6 +26,7 @@ pub mod replicas;
 pub mod server;
 pub mod shares;
 pub mod shutdown;
+mod stall;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;

@@ -9,6 +9,7 @@ use tonic::{service::RoutesBuilder, transport::Server};
 use crate::{
     connections::{ConnectionConfig, ConnectionMetrics, accept},
     health::Readiness,
+    http::{BoundHttp, RunningHttp},
     process::Process,
     replicas::Target,
     shutdown::ShutdownConfig,
@@ -78,6 +79,7 @@ pub struct BoundServer {
     listener: TcpListener,
     address: SocketAddr,
     connections: ConnectionConfig,
+    metrics: ConnectionMetrics,
     tls: Option<ServerTls>,
     process: Process,
 }
@@ -95,12 +97,21 @@ impl BoundServer {
         process: &Process,
     ) -> Result<Self, ServerError> {
         let tls = tls.map(ServerTls::follow).transpose().map_err(|source| ServerError::Tls { what: role, source })?;
-        let bind_error = |source| ServerError::Bind { what: role, address: listen, source };
-        let listener = std::net::TcpListener::bind(listen).map_err(bind_error)?;
-        listener.set_nonblocking(true).map_err(bind_error)?;
-        let listener = TcpListener::from_std(listener).map_err(bind_error)?;
-        let address = listener.local_addr().map_err(bind_error)?;
-        Ok(Self { role, listener, address, connections, tls, process: process.clone() })
+        let (listener, address) = bind(role, listen)?;
+        let metrics = ConnectionMetrics::register(&process.metrics, role);
+        Ok(Self { role, listener, address, connections, metrics, tls, process: process.clone() })
+    }
+
+    /// Binds `listen` for the same role's HTTP/1.1: `what` is that in words. Connections are taken, and over TLS, as on the first
+    /// port.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub fn bind_http(&self, what: &'static str, listen: SocketAddr) -> Result<BoundHttp, ServerError> {
+        let (listener, address) = bind(what, listen)?;
+        let tls = self.tls.as_ref().map(ServerTls::speaking_http);
+        let (connections, metrics) = (self.connections.clone(), self.metrics.clone());
+        Ok(BoundHttp { what, listener, address, connections, metrics, tls })
     }
 
     /// The address that was bound.
@@ -121,7 +132,7 @@ impl BoundServer {
         mut routes: RoutesBuilder,
         drain: CancellationToken,
     ) -> Result<RunningRole, ServerError> {
-        let Self { role, listener, address, connections, tls, process } = self;
+        let Self { role, listener, address, connections, metrics, tls, process } = self;
         let readiness = process.readiness;
         let (reporter, health) = tonic_health::server::health_reporter();
         readiness.report(service, reporter);
@@ -142,7 +153,7 @@ impl BoundServer {
             .add_service(reflection().build_v1alpha().map_err(reflection_error)?);
 
         let target = Target::of(address, tls.is_some());
-        let incoming = accept(listener, connections.max, tls, ConnectionMetrics::register(&process.metrics, role));
+        let incoming = accept(listener, connections.max, tls, metrics);
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
@@ -150,13 +161,22 @@ impl BoundServer {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(connections.max_streams)
             .http2_max_pending_accept_reset_streams(connections.pending_resets())
-            .max_connection_age(connections.max_age.mul_f64(rand::random_range(0.9..1.1)))
+            .max_connection_age(connections.some_age())
             .add_routes(routes.routes())
             .serve_with_incoming_shutdown(incoming, drain.clone().cancelled_owned());
         let task = tokio::spawn(server);
         tracing::info!(role, %address, tls = target.is_secure(), "listening");
-        Ok(RunningRole { role, service, address, target, readiness, drain, task })
+        Ok(RunningRole { role, service, address, target, readiness, drain, task, http: None })
     }
+}
+
+fn bind(what: &'static str, listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let bind_error = |source| ServerError::Bind { what, address: listen, source };
+    let listener = std::net::TcpListener::bind(listen).map_err(bind_error)?;
+    listener.set_nonblocking(true).map_err(bind_error)?;
+    let listener = TcpListener::from_std(listener).map_err(bind_error)?;
+    let address = listener.local_addr().map_err(bind_error)?;
+    Ok((listener, address))
 }
 
 /// A role that serves.
@@ -169,9 +189,22 @@ pub struct RunningRole {
     readiness: Readiness,
     drain: CancellationToken,
     task: JoinHandle<Result<(), tonic::transport::Error>>,
+    http: Option<RunningHttp>,
 }
 
 impl RunningRole {
+    /// The same role, which also serves `http` until it drains.
+    #[must_use]
+    pub fn beside(self, http: RunningHttp) -> Self {
+        Self { http: Some(http), ..self }
+    }
+
+    /// Where the role answers HTTP/1.1, if it does.
+    #[must_use]
+    pub fn http(&self) -> Option<&Target> {
+        self.http.as_ref().map(|http| &http.target)
+    }
+
     /// The address that the role answers on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -202,10 +235,12 @@ impl RunningRole {
     pub async fn ended(&mut self) -> Result<(), ServerError> {
         let what = self.role;
         match (&mut self.task).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(ServerError::Transport { what, source }),
-            Err(source) => Err(ServerError::Stopped { what, source }),
+            Ok(Ok(())) => {}
+            Ok(Err(source)) => return Err(ServerError::Transport { what, source }),
+            Err(source) => return Err(ServerError::Stopped { what, source }),
         }
+        let Some(http) = &mut self.http else { return Ok(()) };
+        (&mut http.task).await.map_err(|source| ServerError::Stopped { what, source })
     }
 
     /// Withdraws readiness, waits for `delay`, takes no new calls, and gives those in flight `grace` to finish.
@@ -221,6 +256,9 @@ impl RunningRole {
             Err(_) => {
                 tracing::warn!(role, "calls were still in flight when the grace period ended: cut off");
                 self.task.abort();
+                if let Some(http) = &self.http {
+                    http.task.abort();
+                }
             }
         }
     }

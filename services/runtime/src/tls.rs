@@ -24,8 +24,9 @@ use crate::reload::{ReloadError, Reloaded};
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The protocol that is agreed on: gRPC is HTTP/2.
+/// The protocols that are agreed on: gRPC is HTTP/2, the rest is HTTP/1.1.
 const HTTP_2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// How a server proves who it is. Files are PEM, and read again when they change.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -68,7 +69,17 @@ pub enum TlsError {
 
 /// The server's side. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct ServerTls(Reloaded<ServerConfig>);
+pub(crate) struct ServerTls {
+    configs: Reloaded<ServerConfigs>,
+    speaks_grpc: bool,
+}
+
+/// The same identity, for each protocol.
+#[derive(Debug)]
+struct ServerConfigs {
+    grpc: Arc<ServerConfig>,
+    http: Arc<ServerConfig>,
+}
 
 impl ServerTls {
     pub(crate) fn follow(config: &ServerTlsConfig) -> Result<Self, TlsError> {
@@ -88,18 +99,27 @@ impl ServerTls {
                 _ => builder.with_no_client_auth(),
             };
             let (chain, private_key) = (certificates(&certificate, chain)?, secret_key(&key, private_key)?);
-            let mut config = builder
+            let mut grpc = builder
                 .with_single_cert(chain, private_key)
                 .map_err(|error| ReloadError::content(&certificate, format_args!("with its key: {error}")))?;
-            config.alpn_protocols = vec![HTTP_2.to_vec()];
-            Ok(config)
+            let mut http = grpc.clone();
+            grpc.alpn_protocols = vec![HTTP_2.to_vec()];
+            http.alpn_protocols = vec![HTTP_1_1.to_vec()];
+            Ok(ServerConfigs { grpc: Arc::new(grpc), http: Arc::new(http) })
         };
-        Ok(Self(Reloaded::follow("server certificate", paths, make)?))
+        Ok(Self { configs: Reloaded::follow("server certificate", paths, make)?, speaks_grpc: true })
+    }
+
+    /// The same server, for callers who speak HTTP/1.1.
+    pub(crate) fn speaking_http(&self) -> Self {
+        Self { speaks_grpc: false, ..self.clone() }
     }
 
     /// Shakes hands with a caller, by the files as they are now.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
-        let acceptor = TlsAcceptor::from(self.0.get());
+        let configs = self.configs.get();
+        let config = if self.speaks_grpc { &configs.grpc } else { &configs.http };
+        let acceptor = TlsAcceptor::from(Arc::clone(config));
         timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.map_err(|_elapsed| late())?
     }
 }

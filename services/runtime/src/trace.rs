@@ -109,16 +109,24 @@ pub struct Context {
 }
 
 impl Span {
-    /// Serves a call of `rpc`, `package.Service/Method`: in the trace of who calls, if `metadata` says so, or in a new one.
+    /// Serves a call of `rpc`, `package.Service/Method`, or over HTTP `METHOD /route`: in the trace of who calls, if `metadata`
+    /// says so, or in a new one.
     #[must_use]
     pub fn serve(rpc: &'static str, metadata: &MetadataMap) -> Self {
         let caller = TraceContextPropagator::new().extract_with_context(&OtelContext::new(), &Incoming(metadata));
-        let (service, method) = rpc.split_once('/').unwrap_or(("", rpc));
-        let attributes = vec![
-            KeyValue::new("rpc.system", "grpc"),
-            KeyValue::new("rpc.service", service),
-            KeyValue::new("rpc.method", method),
-        ];
+        let attributes = match (rpc.split_once(' '), rpc.split_once('/')) {
+            (Some((method, route)), _) => {
+                vec![KeyValue::new("http.request.method", method), KeyValue::new("http.route", route)]
+            }
+            (None, names) => {
+                let (service, method) = names.unwrap_or(("", rpc));
+                vec![
+                    KeyValue::new("rpc.system", "grpc"),
+                    KeyValue::new("rpc.service", service),
+                    KeyValue::new("rpc.method", method),
+                ]
+            }
+        };
         start(builder(rpc).with_kind(SpanKind::Server).with_attributes(attributes), &caller)
     }
 

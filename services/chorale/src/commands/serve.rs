@@ -1,7 +1,7 @@
 //! `chorale up`, `gateway`, `feature` and `inference`: start, serve until a signal, drain.
 //!
-//! The first line on standard output says where the role listens, so that a script that asked for port 0 can read it.
-//! Logs go to standard error.
+//! The first line on standard output says where the role listens, so that a script that asked for port 0 can read it; the second
+//! one where the page is, if there is one. Logs go to standard error.
 
 use std::{future::Future, time::Instant};
 
@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::block_on;
 use crate::{
     cli::{
-        BatchFlags, CacheFlags, FeatureArguments, GatewayArguments, InferenceArguments, ModelFlags, ModelsFlag,
-        ServeFlags, UpArguments,
+        BatchFlags, CacheFlags, FeatureArguments, GatewayArguments, HttpFlags, InferenceArguments, ModelFlags,
+        ModelsFlag, ServeFlags, UpArguments,
     },
     cluster::Cluster,
     config::{Config, Flags},
@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub(crate) fn up(arguments: &UpArguments) -> anyhow::Result<Exit> {
-    let flags = Flags::default().set("gateway.listen", arguments.serve.listen)?;
+    let flags = http_flags(Flags::default().set("gateway.listen", arguments.serve.listen)?, &arguments.http)?;
     let flags = models_flag(flags, &arguments.models)?;
     let flags = batch_flags(model_flags(cache_flags(flags, &arguments.cache)?, &arguments.model)?, &arguments.batch)?;
     let config = load(&arguments.serve, flags)?;
@@ -39,7 +39,7 @@ pub(crate) fn up(arguments: &UpArguments) -> anyhow::Result<Exit> {
     usage(config.inference.validate())?;
     serve("chorale", config, |config, process| async move {
         let mut cluster = Cluster::start(config.clone(), &process).await?;
-        announce(&cluster.endpoint());
+        announce(&cluster.endpoint(), cluster.page());
         tokio::select! {
             signal = shutdown::signalled() => tracing::info!(signal = signal?, "stopping"),
             ended = cluster.ended() => return ended.context("a role ended by itself"),
@@ -53,7 +53,8 @@ pub(crate) fn gateway(arguments: &GatewayArguments) -> anyhow::Result<Exit> {
     let flags = Flags::default()
         .set("gateway.listen", arguments.serve.listen)?
         .set_list("gateway.feature", &arguments.feature)?;
-    let config = load(&arguments.serve, cache_flags(flags, &arguments.cache)?)?;
+    let flags = cache_flags(http_flags(flags, &arguments.http)?, &arguments.cache)?;
+    let config = load(&arguments.serve, flags)?;
     usage(config.gateway.validate())?;
     serve("chorale-gateway", config, |config, process| async move {
         serve_role(chorale_gateway::start(config.gateway, &process).await?, &config.shutdown).await
@@ -79,6 +80,10 @@ pub(crate) fn inference(arguments: &InferenceArguments) -> anyhow::Result<Exit> 
     serve("chorale-inference", config, |config, process| async move {
         serve_role(chorale_inference::start(config.inference, &process).await?, &config.shutdown).await
     })
+}
+
+fn http_flags(flags: Flags, http: &HttpFlags) -> anyhow::Result<Flags> {
+    Ok(flags.set("gateway.http.listen", http.http_listen)?)
 }
 
 fn cache_flags(flags: Flags, cache: &CacheFlags) -> anyhow::Result<Flags> {
@@ -153,7 +158,7 @@ where
 }
 
 async fn serve_role(mut role: RunningRole, shutdown: &ShutdownConfig) -> anyhow::Result<()> {
-    announce(role.target());
+    announce(role.target(), role.http());
     tokio::select! {
         signal = shutdown::signalled() => tracing::info!(signal = signal?, "stopping"),
         ended = role.ended() => return Ok(ended?),
@@ -162,6 +167,9 @@ async fn serve_role(mut role: RunningRole, shutdown: &ShutdownConfig) -> anyhow:
     Ok(())
 }
 
-fn announce(endpoint: &Target) {
+fn announce(endpoint: &Target, page: Option<&Target>) {
     anstream::println!("listening on {endpoint}");
+    if let Some(page) = page {
+        anstream::println!("page on {page}/");
+    }
 }

@@ -1,0 +1,1 @@
+// Colours and patterns of genres, and the colour map of the spectrogram.

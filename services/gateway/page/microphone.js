@@ -1,0 +1,1 @@
+// Audio from the microphone, while it is being made.

@@ -1,0 +1,1 @@
+// Wires the page together: what comes in, what is shown.

@@ -1,0 +1,1 @@
+// Playback, and the cursor that everything follows.

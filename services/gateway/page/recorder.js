@@ -1,0 +1,1 @@
+// Runs on the audio thread: turns what the microphone hears into 16-bit samples.

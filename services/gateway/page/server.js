@@ -1,0 +1,1 @@
+// Talks to the gateway: the model, uploads, live audio, problems.

@@ -1,0 +1,1 @@
+// Mel chunks made into one seamless picture.

@@ -1,0 +1,1 @@
+// One row a genre: what each chunk said, and the tally.

@@ -1,0 +1,1 @@
+// Numbers, times and problems in words.
