@@ -1,7 +1,7 @@
 //! The admin port, asked over plain HTTP.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -18,6 +18,11 @@ pub(crate) fn put(address: SocketAddr, path: &str, body: &str) -> io::Result<(u1
     ask(address, "PUT", path, body)
 }
 
+/// The same after `body` was sent to it.
+pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, String)> {
+    ask(address, "POST", path, body)
+}
+
 fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -26,12 +31,24 @@ fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP response: {response:?}"));
-    let (head, body) = response.split_once("\r\n\r\n").ok_or_else(malformed)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(malformed)?;
-    Ok((status, body.to_owned()))
+    let malformed = |found: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP response: {found:?}"));
+    let mut response = BufReader::new(stream);
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        response.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        head.push(line.trim().to_ascii_lowercase());
+    }
+    let status = head.first().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let status = status.ok_or_else(|| malformed(&head.join("\n")))?;
+    let length = head.iter().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let mut body = String::new();
+    // Not every server closes the connection when asked to.
+    response.take(length.unwrap_or(u64::MAX)).read_to_string(&mut body)?;
+    Ok((status, body))
 }
 
 /// The sum of a metric over its labels; `None` if there is no such metric.

@@ -8,6 +8,7 @@
 
 mod admin;
 mod binary;
+mod browser;
 mod cluster;
 mod collector;
 mod memory;
@@ -29,6 +30,7 @@ pub mod sound;
 pub mod verdict;
 
 pub use binary::{chorale, workspace};
+pub use browser::Browser;
 pub use certificates::{Authority, Identity};
 pub use client::{Client, Upload};
 pub use cluster::Cluster;
