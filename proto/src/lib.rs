@@ -1,6 +1,8 @@
 //! The RPCs of Chorale, generated from `chorale/v1/*.proto`, and those of the Open Inference Protocol. The comments there are
 //! the documentation.
 
+pub mod bounded_codec;
+
 /// Package `chorale.v1`.
 pub mod v1 {
     #![allow(clippy::all, rustdoc::all, unreachable_pub, reason = "generated code")]

@@ -31,7 +31,8 @@ fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )?;
-    let malformed = |found: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP response: {found:?}"));
+    let malformed =
+        |found: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP response: {found:?}"));
     let mut response = BufReader::new(stream);
     let mut head = Vec::new();
     loop {

@@ -88,7 +88,8 @@ impl Browser {
     pub async fn console(&self) -> Vec<String> {
         let session = self.client.session_id().await.expect("the session has an id").expect("there is a session");
         let path = format!("/session/{session}/se/log");
-        let (status, answer) = admin::post(self.driver.address, &path, r#"{"type":"browser"}"#).expect("the driver answers");
+        let (status, answer) =
+            admin::post(self.driver.address, &path, r#"{"type":"browser"}"#).expect("the driver answers");
         assert_eq!(status, 200, "{answer}");
         let answer: Value = serde_json::from_str(&answer).expect("the driver answers in JSON");
         let entries = answer["value"].as_array().expect("a list of entries").iter();

@@ -27,6 +27,7 @@ pub mod grpcurl;
 pub mod http;
 pub mod openapi;
 pub mod sound;
+pub mod triton;
 pub mod verdict;
 
 pub use binary::{chorale, workspace};

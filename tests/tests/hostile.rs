@@ -108,13 +108,10 @@ async fn streams_that_are_reset_as_soon_as_they_open_cost_the_connection() {
     let connection = tokio::spawn(connection);
     let mut resets = 0;
     for _ in 0..RESETS {
-        let request = Request::post(format!(
-            "{}/chorale.v1.ClassifierService/ClassifyStream",
-            server.endpoint()
-        ))
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap();
+        let request = Request::post(format!("{}/chorale.v1.ClassifierService/ClassifyStream", server.endpoint()))
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
         let Ok(ready) = requests.clone().ready().await else { break };
         requests = ready;
         let Ok((_, mut stream)) = requests.send_request(request, false) else { break };
@@ -143,8 +140,7 @@ async fn calls_given_up_together_do_not_end_the_others_on_an_inner_connection() 
     };
     for _ in 0..10 {
         // All in one piece: nothing lets the connection's task run in between.
-        let mut given_up: Vec<_> =
-            (0..GIVEN_UP).map(|_| requests.send_request(call(), false).unwrap().1).collect();
+        let mut given_up: Vec<_> = (0..GIVEN_UP).map(|_| requests.send_request(call(), false).unwrap().1).collect();
         for stream in &mut given_up {
             stream.send_reset(h2::Reason::CANCEL);
         }

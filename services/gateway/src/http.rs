@@ -39,6 +39,7 @@ use chorale_proto::{service_names::CLASSIFIER, v1::classifier_service_server::Cl
 use chorale_runtime::{
     REQUEST_ID,
     http::{BoundHttp, Patience, RunningHttp},
+    oversize::ExplainOversize,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -46,7 +47,7 @@ use tonic_web::GrpcWebLayer;
 
 pub use self::config::{AllowedOrigin, AllowedOriginError, HttpConfig};
 use self::problem::Problem;
-use crate::{classifier::Classifier, oversize::ExplainOversize};
+use crate::classifier::Classifier;
 
 /// The gRPC service, which gRPC-Web gets to as well.
 type GrpcService = ExplainOversize<ClassifierServiceServer<Classifier>>;

@@ -22,8 +22,9 @@ mod http;
 mod metrics;
 mod model;
 mod open_calls;
-mod oversize;
+mod open_inference;
 mod pace;
+mod pcm_text;
 mod replay;
 mod request;
 mod service;
@@ -31,9 +32,14 @@ mod share;
 mod vote;
 mod waveform;
 
-use chorale_proto::{service_names, v1::classifier_service_server::ClassifierServiceServer};
+use chorale_proto::{
+    inference::grpc_inference_service_server::GrpcInferenceServiceServer, service_names,
+    v1::classifier_service_server::ClassifierServiceServer,
+};
 use chorale_runtime::{
     connector::Connector,
+    open_inference::OpenInference,
+    oversize::ExplainOversize,
     process::Process,
     replicas::Replicas,
     server::{BoundServer, RunningRole},
@@ -43,7 +49,7 @@ use tonic::service::RoutesBuilder;
 
 use crate::{
     answers::Answers, auth::Authenticator, cache::VerdictCache, classifier::Classifier, classify::Context,
-    metrics::GatewayMetrics, model::LatestModels, oversize::ExplainOversize,
+    metrics::GatewayMetrics, model::LatestModels, open_inference::OpenTracks,
 };
 pub use crate::{
     config::{AuthConfig, CacheConfig, GatewayConfig, JwtConfig, LimitsConfig, RedisUrl, RedisUrlError},
@@ -74,18 +80,31 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let (models, learning) = LatestModels::learn(replicas.clone(), process.readiness.clone());
     tokio::spawn(drain.clone().run_until_cancelled_owned(learning));
 
+    let idle_timeout = limits.idle_timeout;
     let max_message_bytes = usize::try_from(limits.max_message_bytes.as_u64()).unwrap_or(usize::MAX);
     let answers = Answers::new(verdicts, metrics.clone());
     let CacheConfig { shared_wait, across_callers, .. } = cache;
-    let context = Context { limits, shared_wait, across_callers, replicas, models, answers, metrics };
-    let classifier = Classifier::new(context, authenticator, drain.clone());
+    let context = Context {
+        limits,
+        shared_wait,
+        across_callers,
+        replicas,
+        models: models.clone(),
+        answers,
+        metrics: metrics.clone(),
+    };
+    let classifier = Classifier::new(context, authenticator.clone(), drain.clone());
+    let open = OpenTracks::new(classifier.clone(), authenticator, models, metrics);
+    let open = OpenInference::new(open, process.readiness.clone(), service_names::CLASSIFIER, drain.clone())
+        .with_idle_timeout(idle_timeout);
     let calls = classifier.open_calls();
     process.views.show("gateway.calls", move || calls.describe());
     let mut routes = RoutesBuilder::default();
     let service = ClassifierServiceServer::new(classifier.clone()).max_decoding_message_size(max_message_bytes);
     let service = ExplainOversize(service);
-    routes.add_service(service.clone());
-    let role = server.serve(service_names::CLASSIFIER, routes, drain.clone())?;
+    let open = GrpcInferenceServiceServer::new(open).max_decoding_message_size(max_message_bytes);
+    routes.add_service(service.clone()).add_service(ExplainOversize(open));
+    let role = server.with(service_names::OPEN_INFERENCE).serve(service_names::CLASSIFIER, routes, drain.clone())?;
     Ok(match face {
         None => role,
         Some(face) => role.beside(http::serve(face, &http, classifier, service, drain)),

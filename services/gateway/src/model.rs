@@ -95,7 +95,8 @@ impl KnownModels {
         Failure::new(Reason::ModelUnknown, message).with("model_version", version)
     }
 
-    fn summary(&self) -> String {
+    /// What is served, for people.
+    pub(crate) fn summary(&self) -> String {
         let say = |(model, weight): &(Arc<KnownModel>, u32)| format!("{} with weight {weight}", model.version());
         self.all.iter().map(say).collect::<Vec<_>>().join(", ")
     }

@@ -7,7 +7,10 @@ use chorale_proto::v1::{
     AnalyzeOptions, ClassifyOptions, ClassifyStreamRequest, DeadlinePolicy, EventKind, Priority, SampleFormat,
     classify_stream_request::Payload,
 };
-use chorale_runtime::failure::{Failure, Reason};
+use chorale_runtime::{
+    failure::{Failure, Reason},
+    oversize::too_large,
+};
 use futures::{StreamExt, stream::BoxStream};
 use tonic::{Code, Status, Streaming};
 
@@ -191,12 +194,6 @@ pub(crate) fn unreadable(status: &Status) -> Failure {
         }
         _ => Failure::new(Reason::Cancelled, format!("the caller went away: {}", status.message())),
     }
-}
-
-/// A request message over the limit. `found` is what the transport says about it.
-pub(crate) fn too_large(found: &str) -> Failure {
-    let message = format!("one request message is too large, send the audio in smaller ones: {found}");
-    Failure::new(Reason::LimitExceeded, message).with("limit", "max_message_bytes")
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod metrics;
 mod models;
 mod models_folder;
 mod network;
+mod open_inference;
 mod queue;
 mod service;
 mod serving_file;
@@ -29,9 +30,14 @@ mod worker;
 
 use std::sync::Arc;
 
-use chorale_proto::{service_names, v1::inference_service_server::InferenceServiceServer};
+use chorale_proto::{
+    inference::grpc_inference_service_server::GrpcInferenceServiceServer, service_names,
+    v1::inference_service_server::InferenceServiceServer,
+};
 use chorale_runtime::{
     connections::ConnectionConfig,
+    open_inference::OpenInference,
+    oversize::ExplainOversize,
     priority::give_way,
     process::Process,
     server::{BoundServer, RunningRole},
@@ -46,6 +52,7 @@ use crate::{
     metrics::InferenceMetrics,
     models::Models,
     models_folder::{ModelsFolder, look},
+    open_inference::OpenChunks,
     service::{InferenceService, MAX_MESSAGE_BYTES},
     watchdog::{Pulse, watch},
     worker::WorkerContext,
@@ -107,7 +114,7 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
         tokio::spawn(drain.clone().run_until_cancelled_owned(folder.watch(stamp)));
     }
     let serving = intake.serving();
-    let service = InferenceService {
+    let service = Arc::new(InferenceService {
         intake,
         metrics,
         models,
@@ -115,10 +122,15 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
         devices,
         max_batch: config.max_batch,
         drain: drain.clone(),
-    };
+    });
     let mut routes = RoutesBuilder::default();
-    routes.add_service(InferenceServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES));
-    let role = server.serve(service_names::INFERENCE, routes, drain.clone())?;
+    let open = OpenChunks::new(Arc::clone(&service));
+    let open = OpenInference::new(open, process.readiness.clone(), service_names::INFERENCE, drain.clone());
+    let open = GrpcInferenceServiceServer::new(open).max_decoding_message_size(open_inference::MAX_MESSAGE_BYTES);
+    routes
+        .add_service(InferenceServiceServer::from_arc(service).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(ExplainOversize(open));
+    let role = server.with(service_names::OPEN_INFERENCE).serve(service_names::INFERENCE, routes, drain.clone())?;
 
     process.readiness.set(service_names::INFERENCE, *serving.borrow() > 0);
     tokio::spawn(report_readiness(serving, process.clone(), drain));

@@ -33,7 +33,7 @@ use chorale_runtime::{
 use crate::waiting::WaitingChunk;
 
 /// So many chunks may always wait, if there is room for them, and as many more after an increase: one track's.
-const LEAST_STEP: usize = 32;
+pub(crate) const LEAST_STEP: usize = 32;
 
 /// The limits of the queue and of a batch, in chunks.
 #[derive(Debug, Clone, Copy)]

@@ -59,7 +59,15 @@ pub(crate) fn answers<Requests>(call: ChunkStream<Requests>) -> impl Stream<Item
 where
     Requests: Stream<Item = Result<InferRequest, Status>> + Unpin,
 {
-    stream::unfold(call, |mut call| async move { call.next().await.map(|response| (response, call)) })
+    chunk_answers(call).map(|answer| answer.map(response))
+}
+
+/// What became of the chunks of a call, in completion order.
+pub(crate) fn chunk_answers<Requests>(call: ChunkStream<Requests>) -> impl Stream<Item = Result<Answer, Status>>
+where
+    Requests: Stream<Item = Result<InferRequest, Status>> + Unpin,
+{
+    stream::unfold(call, |mut call| async move { call.next().await.map(|answer| (answer, call)) })
 }
 
 impl<Requests> ChunkStream<Requests>
@@ -84,8 +92,15 @@ where
         }
     }
 
-    /// The next response; none when the call has ended.
-    async fn next(&mut self) -> Option<Result<InferResponse, Status>> {
+    /// The same for the chunks of one request, at most `window` of which are in flight. All of them are read, also while the role
+    /// drains: the request was accepted as a whole.
+    pub(crate) fn of_request(self, window: usize) -> Self {
+        let max_in_flight = window.min(self.max_in_flight);
+        Self { max_in_flight, drain: CancellationToken::new(), ..self }
+    }
+
+    /// The next answer; none when the call has ended.
+    async fn next(&mut self) -> Option<Result<Answer, Status>> {
         while self.reading || !self.in_flight.is_empty() {
             tokio::select! {
                 () = self.drain.cancelled(), if self.reading => self.reading = false,
@@ -108,7 +123,7 @@ where
                 Some(answer) = self.answers.recv() => {
                     self.in_flight.remove(&answer.tag);
                     self.summary.answered(&answer);
-                    return Some(Ok(response(answer)));
+                    return Some(Ok(answer));
                 }
             }
         }

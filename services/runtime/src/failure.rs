@@ -196,6 +196,18 @@ impl Failure {
         Self::from_status(status)
     }
 
+    /// The status for this failure with another code than its reason's, for a protocol that is not ours.
+    pub(crate) fn into_status_of(self, code: Code) -> Status {
+        let mut details = ErrorDetails::with_error_info(self.reason.name(), DOMAIN, self.metadata);
+        if let Some(field) = self.field {
+            details.add_bad_request_violation(field, self.message.clone());
+        }
+        if self.retry_after.is_some() {
+            details.set_retry_info(self.retry_after);
+        }
+        Status::with_error_details(code, self.message, details)
+    }
+
     /// A status without our details comes from a transport or a proxy.
     fn reason_of_foreign(code: Code) -> Reason {
         match code {
@@ -213,14 +225,8 @@ impl Failure {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        let mut details = ErrorDetails::with_error_info(failure.reason.name(), DOMAIN, failure.metadata);
-        if let Some(field) = failure.field {
-            details.add_bad_request_violation(field, failure.message.clone());
-        }
-        if failure.retry_after.is_some() {
-            details.set_retry_info(failure.retry_after);
-        }
-        Self::with_error_details(failure.reason.code(), failure.message, details)
+        let code = failure.reason.code();
+        failure.into_status_of(code)
     }
 }
 

@@ -67,6 +67,12 @@ impl Readiness {
         self.services.borrow().iter().map(|(&service, &state)| (service, state == State::Ready)).collect()
     }
 
+    /// Whether `service` is ready.
+    #[must_use]
+    pub fn is_ready(&self, service: &str) -> bool {
+        self.services.borrow().get(service) == Some(&State::Ready)
+    }
+
     /// Waits until `service` is ready.
     pub async fn ready(&self, service: &'static str) {
         let mut services = self.services.subscribe();
@@ -74,15 +80,17 @@ impl Readiness {
         let _ = services.wait_for(|services| services.get(service) == Some(&State::Ready)).await;
     }
 
-    /// Copies every change of `service` to a gRPC health service, until the process ends.
-    pub(crate) fn report(&self, service: &'static str, reporter: HealthReporter) {
+    /// Copies every change of `service` to a gRPC health service, where it has all of these `names`, until the process ends.
+    pub(crate) fn report(&self, service: &'static str, names: Vec<&'static str>, reporter: HealthReporter) {
         let mut services = self.services.subscribe();
         tokio::spawn(async move {
             loop {
                 let ready = services.borrow_and_update().get(service) == Some(&State::Ready);
                 let status =
                     if ready { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
-                reporter.set_service_status(service, status).await;
+                for name in &names {
+                    reporter.set_service_status(name, status).await;
+                }
                 if services.changed().await.is_err() {
                     break;
                 }

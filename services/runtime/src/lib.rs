@@ -6,7 +6,8 @@
 //! order. [`failure`] is the one table of errors and codes, [`replicas`] finds and balances the other side, [`deadline`] reads
 //! how long a caller waits, [`overload`] says what may wait and who goes first, [`shares`] what each caller may have of it,
 //! [`priority`] that answers come before work. [`connections`] are taken by a server, for gRPC and for [`http`], and made by a
-//! [`connector`], over [`tls`] if so configured; [`reload`] follows the files behind that.
+//! [`connector`], over [`tls`] if so configured; [`reload`] follows the files behind that. [`open_inference`] is the protocol of
+//! other servers' clients, and [`oversize`] explains a limit that the transport keeps.
 
 pub mod admin;
 pub mod config;
@@ -18,7 +19,9 @@ pub mod health;
 pub mod http;
 pub mod inspect;
 pub mod metrics;
+pub mod open_inference;
 pub mod overload;
+pub mod oversize;
 pub mod priority;
 pub mod process;
 pub mod reload;

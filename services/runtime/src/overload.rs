@@ -37,6 +37,15 @@ impl Urgency {
         }
     }
 
+    /// How many of so many places its work may take: bulk work leaves a quarter of them free.
+    #[must_use]
+    pub const fn share(self, places: usize) -> usize {
+        match self {
+            Self::Interactive => places,
+            Self::Bulk => places - places / RESERVED_ONE_IN,
+        }
+    }
+
     /// How long after it came work has its turn, beside work that came at the same time.
     #[must_use]
     pub const fn handicap(self) -> Duration {
@@ -107,13 +116,9 @@ impl WaitLimit {
         self.limit
     }
 
-    /// Whether further work may wait where `waiting` does already. Bulk work leaves a quarter of the places free.
+    /// Whether further work may wait where `waiting` does already.
     pub fn allows(&mut self, waiting: usize, urgency: Urgency) -> bool {
-        let limit = match urgency {
-            Urgency::Interactive => self.limit,
-            Urgency::Bulk => self.limit - self.limit / RESERVED_ONE_IN,
-        };
-        let allowed = waiting < limit;
+        let allowed = waiting < urgency.share(self.limit);
         self.window.turned_away |= !allowed;
         self.window.most = self.window.most.max(waiting);
         allowed

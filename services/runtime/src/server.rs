@@ -82,6 +82,7 @@ pub struct BoundServer {
     metrics: ConnectionMetrics,
     tls: Option<ServerTls>,
     process: Process,
+    beside: Vec<&'static str>,
 }
 
 impl BoundServer {
@@ -99,7 +100,7 @@ impl BoundServer {
         let tls = tls.map(ServerTls::follow).transpose().map_err(|source| ServerError::Tls { what: role, source })?;
         let (listener, address) = bind(role, listen)?;
         let metrics = ConnectionMetrics::register(&process.metrics, role);
-        Ok(Self { role, listener, address, connections, metrics, tls, process: process.clone() })
+        Ok(Self { role, listener, address, connections, metrics, tls, process: process.clone(), beside: Vec::new() })
     }
 
     /// Binds `listen` for the same role's HTTP/1.1: `what` is that in words. Connections are taken, and over TLS, as on the first
@@ -112,6 +113,14 @@ impl BoundServer {
         let tls = self.tls.as_ref().map(ServerTls::speaking_http);
         let (connections, metrics) = (self.connections.clone(), self.metrics.clone());
         Ok(BoundHttp { what, listener, address, connections, metrics, tls })
+    }
+
+    /// Says that the routes have another `service` beside the role's own, which is ready when that is. Reflection lists it, and
+    /// health answers for it.
+    #[must_use]
+    pub fn with(mut self, service: &'static str) -> Self {
+        self.beside.push(service);
+        self
     }
 
     /// The address that was bound.
@@ -132,20 +141,21 @@ impl BoundServer {
         mut routes: RoutesBuilder,
         drain: CancellationToken,
     ) -> Result<RunningRole, ServerError> {
-        let Self { role, listener, address, connections, metrics, tls, process } = self;
+        let Self { role, listener, address, connections, metrics, tls, process, beside } = self;
+        let names: Vec<&'static str> = std::iter::once(service).chain(beside).collect();
         let readiness = process.readiness;
         let (reporter, health) = tonic_health::server::health_reporter();
-        readiness.report(service, reporter);
+        readiness.report(service, names.clone(), reporter);
 
         let reflection_error = |source| ServerError::Reflection { what: role, source };
         let reflection = || {
-            tonic_reflection::server::Builder::configure()
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(chorale_proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 // Clients decode the details of errors with these.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-                .with_service_name(service)
-                .with_service_name("grpc.health.v1.Health")
+                .with_service_name("grpc.health.v1.Health");
+            names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
         };
         routes
             .add_service(health)

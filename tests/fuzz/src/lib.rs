@@ -20,6 +20,7 @@ mod protocol;
 mod raw_codec;
 mod scratch;
 mod seeds;
+mod tensors;
 mod training_data;
 
 pub use audio::{au, decode, pcm};
@@ -29,13 +30,14 @@ pub use model_folder::model_folder;
 pub use panics::watch_panics;
 pub use protocol::protocol;
 pub use seeds::seeds;
+pub use tensors::tensors;
 pub use training_data::{mel_npy, tracks_csv};
 
 /// A target: its name, and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. Their inputs lie in `corpus/NAME`.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("decode", decode),
     ("au", au),
     ("pcm", pcm),
@@ -45,4 +47,5 @@ pub const TARGETS: [Target; 9] = [
     ("mel_npy", mel_npy),
     ("config", config),
     ("cached_verdict", cached_verdict),
+    ("tensors", tensors),
 ];

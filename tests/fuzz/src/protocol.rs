@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chorale_proto::v1::{
-    AnalyzeResponse, ClassifyResponse, ClassifyStreamResponse, DescribeFeatureResponse, DescribeInferenceResponse,
-    GetModelResponse, InferResponse,
+use chorale_proto::{
+    inference::{ModelInferResponse, ModelMetadataResponse, ModelStreamInferResponse},
+    v1::{
+        AnalyzeResponse, ClassifyResponse, ClassifyStreamResponse, DescribeFeatureResponse, DescribeInferenceResponse,
+        GetModelResponse, InferResponse,
+    },
 };
 use futures::stream;
 use prost::Message;
@@ -65,14 +68,19 @@ impl Call {
 
     async fn make(self, cluster: &Cluster) {
         let Cluster { gateway, feature, inference, .. } = cluster;
-        let (channel, path, check): (&Channel, _, Check) = match self.rpc % 7 {
+        let (channel, path, check): (&Channel, _, Check) = match self.rpc % 12 {
             0 => (gateway, "/chorale.v1.ClassifierService/ClassifyStream", is::<ClassifyStreamResponse>),
             1 => (feature, "/chorale.v1.FeatureService/Analyze", is::<AnalyzeResponse>),
             2 => (inference, "/chorale.v1.InferenceService/Infer", is::<InferResponse>),
             3 => (gateway, "/chorale.v1.ClassifierService/Classify", is::<ClassifyResponse>),
             4 => (gateway, "/chorale.v1.ClassifierService/GetModel", is::<GetModelResponse>),
             5 => (feature, "/chorale.v1.FeatureService/DescribeFeature", is::<DescribeFeatureResponse>),
-            _ => (inference, "/chorale.v1.InferenceService/DescribeInference", is::<DescribeInferenceResponse>),
+            6 => (inference, "/chorale.v1.InferenceService/DescribeInference", is::<DescribeInferenceResponse>),
+            7 => (gateway, "/inference.GRPCInferenceService/ModelInfer", is::<ModelInferResponse>),
+            8 => (inference, "/inference.GRPCInferenceService/ModelInfer", is::<ModelInferResponse>),
+            9 => (gateway, "/inference.GRPCInferenceService/ModelStreamInfer", is::<ModelStreamInferResponse>),
+            10 => (inference, "/inference.GRPCInferenceService/ModelStreamInfer", is::<ModelStreamInferResponse>),
+            _ => (gateway, "/inference.GRPCInferenceService/ModelMetadata", is::<ModelMetadataResponse>),
         };
         let outcome = timeout(PATIENCE, self.run(channel.clone(), PathAndQuery::from_static(path), check)).await;
         if let Err(status) = outcome.unwrap_or_else(|_| panic!("{path} hangs")) {

@@ -3,9 +3,16 @@
 use bytes::Bytes;
 use chorale_gateway::fuzzing::CachedVerdicts;
 use chorale_model::{Architecture, ModelFolder, SeedCnn, contract::CHUNK_CELLS, contract::feature_id};
-use chorale_proto::v1::{
-    AnalyzeOptions, AnalyzeRequest, ClassifyOptions, ClassifyRequest, ClassifyStreamRequest, EventKind, GenreScore,
-    InferRequest, PcmFormat, SampleFormat, Segment, Verdict, analyze_request, classify_stream_request,
+use chorale_proto::{
+    inference::{
+        InferParameter, InferTensorContents, ModelInferRequest, ModelMetadataRequest,
+        infer_parameter::ParameterChoice,
+        model_infer_request::{InferInputTensor, InferRequestedOutputTensor},
+    },
+    v1::{
+        AnalyzeOptions, AnalyzeRequest, ClassifyOptions, ClassifyRequest, ClassifyStreamRequest, EventKind, GenreScore,
+        InferRequest, PcmFormat, SampleFormat, Segment, Verdict, analyze_request, classify_stream_request,
+    },
 };
 use prost::Message;
 use serde_json::{Map, Value, json};
@@ -27,6 +34,7 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "mel_npy" => vec![array(1, 1), array(2, 30), array(1, 100)],
         "config" => configurations(),
         "cached_verdict" => verdicts(),
+        "tensors" => inferences().iter().map(Message::encode_to_vec).collect(),
         _ => Vec::new(),
     }
 }
@@ -97,6 +105,7 @@ fn calls() -> Vec<Vec<u8>> {
         InferRequest { tag, mel, feature_id, timeout_millis: 500, want_embedding, ..InferRequest::default() }
             .encode_to_vec()
     };
+    let [about_chunks, _, about_files] = inferences().map(|request| request.encode_to_vec());
     let mut with_deadline = parts(claimed.clone());
     with_deadline.push(b"900m".to_vec());
     vec![
@@ -118,7 +127,56 @@ fn calls() -> Vec<Vec<u8>> {
         call(4, 0, vec![Vec::new()]),
         call(5, 0, vec![Vec::new()]),
         call(6, 0, vec![Vec::new()]),
+        call(7, 0, vec![about_files.clone()]),
+        call(8, 0, vec![about_chunks.clone()]),
+        call(9, 0, vec![about_files.clone(), vec![0x1a, 0], about_files]),
+        call(10, 1, vec![about_chunks.clone(), about_chunks]),
+        call(11, 0, vec![ModelMetadataRequest { name: "chorale".to_owned(), ..Default::default() }.encode_to_vec()]),
     ]
+}
+
+/// A request about two chunks, one about a file in typed contents, and one about files in raw ones.
+fn inferences() -> [ModelInferRequest; 3] {
+    let parameter = |name: &str, value| (name.to_owned(), InferParameter { parameter_choice: Some(value) });
+    let request = |model: &str, name: &str, datatype: &str, shape: &[i64]| ModelInferRequest {
+        model_name: model.to_owned(),
+        id: "1".to_owned(),
+        inputs: vec![InferInputTensor {
+            name: name.to_owned(),
+            datatype: datatype.to_owned(),
+            shape: shape.to_vec(),
+            ..InferInputTensor::default()
+        }],
+        ..ModelInferRequest::default()
+    };
+    let chunks = ModelInferRequest {
+        raw_input_contents: vec![vec![9; CHUNK_CELLS].into()],
+        parameters: [parameter("feature_id", ParameterChoice::StringParam(feature_id().to_owned()))].into(),
+        ..request("chorale-gtzan-small", "mel", "UINT8", &[1, 128, 96])
+    };
+    let mut typed = request("chorale", "audio", "BYTES", &[1]);
+    let file: Bytes = tone(5_500).collect();
+    let bytes_contents = vec![file.clone()];
+    typed.inputs[0].contents = Some(InferTensorContents { bytes_contents, ..InferTensorContents::default() });
+    typed.parameters = [
+        parameter("pcm", ParameterChoice::StringParam("u8,1000,1".to_owned())),
+        parameter("early_error_rate", ParameterChoice::DoubleParam(0.05)),
+        parameter("bypass_cache", ParameterChoice::BoolParam(true)),
+        parameter("priority", ParameterChoice::Uint64Param(2)),
+        parameter("timeout", ParameterChoice::Int64Param(900_000)),
+    ]
+    .into();
+    let classification = parameter("classification", ParameterChoice::Int64Param(1));
+    typed.outputs =
+        vec![InferRequestedOutputTensor { name: "probabilities".to_owned(), parameters: [classification].into() }];
+    let length = u32::try_from(file.len()).expect("a short file").to_le_bytes();
+    let element = [&length[..], &file].concat();
+    let raw = ModelInferRequest {
+        raw_input_contents: vec![element.repeat(2).into()],
+        parameters: typed.parameters.clone(),
+        ..request("chorale", "audio", "BYTES", &[2])
+    };
+    [chunks, typed, raw]
 }
 
 fn models() -> Vec<Vec<u8>> {

@@ -36,4 +36,4 @@ macro_rules! targets {
     };
 }
 
-targets! { decode au pcm protocol model_folder tracks_csv mel_npy config cached_verdict }
+targets! { decode au pcm protocol model_folder tracks_csv mel_npy config cached_verdict tensors }

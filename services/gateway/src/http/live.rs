@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use chorale_runtime::failure::Failure;
+use chorale_runtime::{failure::Failure, oversize::too_large};
 use futures::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -40,7 +40,7 @@ use crate::{
     classifier::{Classifier, Refusal},
     classify::Told,
     metrics::Rpc,
-    request::{Incoming, Upload, too_large},
+    request::{Incoming, Upload},
 };
 
 /// The largest message, in bytes. A message is in memory as a whole before any of it is heard.

@@ -2,12 +2,12 @@
 
 use std::{str::FromStr, time::Duration};
 
-use chorale_proto::v1::{ClassifyOptions, DeadlinePolicy, EventKind, PcmFormat, Priority, SampleFormat};
+use chorale_proto::v1::{ClassifyOptions, DeadlinePolicy, EventKind, Priority};
 use chorale_runtime::failure::Failure;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-use crate::deadline::Deadline;
+use crate::{deadline::Deadline, pcm_text::parse_pcm};
 
 /// Every parameter.
 const NAMES: [&str; 12] = [
@@ -29,13 +29,6 @@ const EVENTS: [(&str, EventKind); 4] = [
     ("progress", EventKind::Progress),
     ("mel", EventKind::Mel),
     ("envelope", EventKind::Envelope),
-];
-const SAMPLE_FORMATS: [(&str, SampleFormat); 5] = [
-    ("s16le", SampleFormat::S16le),
-    ("s24le", SampleFormat::S24le),
-    ("s32le", SampleFormat::S32le),
-    ("f32le", SampleFormat::F32le),
-    ("u8", SampleFormat::U8),
 ];
 const DEADLINE_POLICIES: [(&str, DeadlinePolicy); 2] =
     [("fail", DeadlinePolicy::Fail), ("partial", DeadlinePolicy::Partial)];
@@ -99,7 +92,10 @@ impl Asked {
             "early_error_rate" => options.early_error_rate = number(name, value)?,
             "events" => options.events = events(name, value)?,
             "model_version" => value.clone_into(&mut options.model_version),
-            "pcm" => options.pcm = Some(pcm(name, value)?),
+            "pcm" => {
+                options.pcm =
+                    Some(parse_pcm(value).map_err(|wrong| Failure::invalid(name, format!("{name}: {wrong}")))?)
+            }
             "priority" => options.priority = one_of(name, value, &PRIORITIES)?.into(),
             "timeout" => self.timeout = Some(timeout(name, value)?),
             "top_k" => options.top_k = number(name, value)?,
@@ -154,21 +150,6 @@ fn events(name: &str, value: &str) -> Result<Vec<i32>, Failure> {
     kinds.map(|kind| one_of(name, kind, &EVENTS).map(Into::into)).collect()
 }
 
-fn pcm(name: &str, value: &str) -> Result<PcmFormat, Failure> {
-    let expected = || {
-        let formats = alternatives(&SAMPLE_FORMATS);
-        invalid(name, &format!("FORMAT,RATE,CHANNELS as in s16le,44100,2, with {formats} as the format"), value)
-    };
-    let mut parts = value.split(',').map(str::trim);
-    let (Some(format), Some(rate), Some(channels), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(expected());
-    };
-    let format = one_of(name, format, &SAMPLE_FORMATS).map_err(|_| expected())?;
-    let (Ok(sample_rate), Ok(channels)) = (rate.parse(), channels.parse()) else { return Err(expected()) };
-    Ok(PcmFormat { sample_format: format.into(), sample_rate, channels })
-}
-
 fn timeout(name: &str, value: &str) -> Result<Duration, Failure> {
     let timeout = humantime::parse_duration(value).ok().filter(|timeout| !timeout.is_zero());
     timeout.ok_or_else(|| invalid(name, "a duration as in 30s or 500ms", value))
@@ -193,6 +174,8 @@ pub(super) fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use chorale_proto::v1::{PcmFormat, SampleFormat};
+
     use super::*;
 
     const DIGEST: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";

@@ -8,6 +8,7 @@ mod failures;
 mod feature;
 mod limits;
 mod models;
+mod open_inference;
 mod redis_server;
 mod sharing;
 mod streaming;

@@ -1,4 +1,4 @@
-//! Says in the words of the protocol that a request message is too large.
+//! Says in the words of our protocols that a request message is too large.
 //!
 //! A unary request is decoded before the service sees it, and the transport refuses one over the limit with a bare
 //! `OUT_OF_RANGE`. This layer turns that into `LIMIT_EXCEEDED`.
@@ -15,12 +15,18 @@ use tonic::{
     server::NamedService,
 };
 
-use crate::request::too_large;
+use crate::failure::{Failure, Reason};
+
+/// A request message over the limit. `found` is what the transport says about it.
+#[must_use]
+pub fn too_large(found: &str) -> Failure {
+    let message = format!("one request message is too large, send what it holds in smaller ones: {found}");
+    Failure::new(Reason::LimitExceeded, message).with("limit", "max_message_bytes")
+}
 
 /// A service whose refusals of large messages are explained.
 #[derive(Debug, Clone)]
-pub(crate) struct ExplainOversize<S>(pub(crate) S);
-
+pub struct ExplainOversize<S>(pub S);
 impl<S: NamedService> NamedService for ExplainOversize<S> {
     const NAME: &'static str = S::NAME;
 }
