@@ -103,7 +103,6 @@ impl HttpClient {
 }
 
 /// A body that the test feeds itself.
-#[must_use]
 pub fn upload() -> (HttpUpload, Body) {
     let (pieces, body) = mpsc::channel(1);
     (pieces, Body::from_stream(ReceiverStream::new(body)))

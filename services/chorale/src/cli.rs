@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod library;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use chorale_model::DeviceSpec;
@@ -96,6 +98,9 @@ pub(crate) enum Command {
     /// Describe the embedded model, or models in folders
     #[command(after_long_help = SERVING_MODELS)]
     Models(ModelsArguments),
+    /// Sort a music library: classify folders, keep up with them, find and export what is in them
+    #[command(after_help = library::EXAMPLES)]
+    Library(library::LibraryArguments),
 }
 
 #[derive(Debug, Args)]

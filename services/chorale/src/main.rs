@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Models(arguments) => commands::models::run(&arguments),
+        Command::Library(arguments) => commands::library::run(&arguments),
     };
     outcome.unwrap_or_else(|error| Exit::of_error(&error)).into()
 }

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chorale_feature::has_audio_extension;
-use walkdir::{DirEntry, WalkDir};
+use chorale_library::audio_files;
 
 /// One thing to classify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +43,10 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Vec<Track> {
 
 fn expand_folder(folder: &Path, tracks: &mut Vec<Track>) {
     let before = tracks.len();
-    let visible = |entry: &DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
-    for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter().filter_entry(visible) {
-        match entry {
-            Ok(entry) if entry.file_type().is_file() && has_audio_extension(entry.path()) => {
-                tracks.push(Track::File(entry.into_path()));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let path = error.path().unwrap_or(folder).to_owned();
-                tracks.push(Track::Missing(path, error.to_string()));
-            }
-        }
-    }
+    tracks.extend(audio_files(folder).map(|found| match found {
+        Ok(path) => Track::File(path),
+        Err(unreadable) => Track::Missing(unreadable.path, unreadable.why),
+    }));
     if tracks.len() == before {
         let message = "no audio files in this folder (known by their extension; name a file to have it tried anyway)";
         tracks.push(Track::Missing(folder.to_owned(), message.to_owned()));
@@ -70,11 +60,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_gives_its_audio_in_order_and_a_named_file_is_taken_as_it_is() {
+    fn a_folder_gives_its_audio_and_a_named_file_is_taken_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("album")).unwrap();
-        fs::create_dir(folder.path().join(".trash")).unwrap();
-        for name in ["album/2.MP3", "album/1.flac", "cover.jpg", ".trash/3.mp3", "notes"] {
+        for name in ["album/2.MP3", "album/1.flac", "notes"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
         let notes = folder.path().join("notes");

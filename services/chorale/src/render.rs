@@ -12,18 +12,18 @@ use crate::{
     commands::doctor::{Finding, Step},
 };
 
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
+pub(crate) const BOLD: Style = Style::new().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
 /// Errors.
 pub(crate) const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)));
-const YELLOW: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Yellow)));
+pub(crate) const YELLOW: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Yellow)));
 const GREEN: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
 const BAR_CELLS: usize = 28;
 const TIMELINE_CELLS: usize = 56;
-const LABEL_WIDTH: usize = 10;
+pub(crate) const LABEL_WIDTH: usize = 10;
 
 /// `text` in `style`; what writes it strips the colours where there is no terminal.
-fn styled(style: Style, text: impl std::fmt::Display) -> String {
+pub(crate) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
@@ -177,7 +177,7 @@ fn axis(end: f64) -> String {
     format!("{:<left$}{middle}{end:>right$}", "0:00")
 }
 
-fn clock(seconds: f64) -> String {
+pub(crate) fn clock(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     if whole >= 3_600 {
         return format!("{}:{:02}:{:02}", whole / 3_600, whole / 60 % 60, whole % 60);
@@ -186,7 +186,7 @@ fn clock(seconds: f64) -> String {
 }
 
 /// A bar of `share` of `cells`, to an eighth of a cell, padded with blanks.
-fn bar(share: f64, cells: usize) -> String {
+pub(crate) fn bar(share: f64, cells: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (share.clamp(0.0, 1.0) * cells as f64 * 8.0).round() as usize;
     let partial = EIGHTHS.get(eighths % 8).copied().unwrap_or_default();
@@ -198,7 +198,7 @@ fn plural(count: u32, noun: &str) -> String {
     format!("{count:>3} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-fn colour_of(genre: &str) -> Style {
+pub(crate) fn colour_of(genre: &str) -> Style {
     let colour = match genre {
         "blues" => AnsiColor::Blue,
         "classical" => AnsiColor::White,

@@ -68,8 +68,8 @@ impl Client {
         Ok(answer.map_err(|status| ClientError::of_status(&status))?.into_inner())
     }
 
-    /// Classifies a file. It is sent only if its verdict is in no cache. `on_event` hears the events that `options` want; they
-    /// begin again with each attempt.
+    /// Classifies a file. It is sent only if its verdict is in no cache: it is digested first, unless `options` have its digest.
+    /// `on_event` hears the events that `options` want; they begin again with each attempt.
     ///
     /// # Errors
     /// If the file cannot be read, or the server says no; after `attempts` if it asked to try again.
@@ -83,7 +83,9 @@ impl Client {
         if options.content_type.is_empty() {
             options.content_type = path.extension().unwrap_or_default().to_string_lossy().into_owned();
         }
-        options.blake3_digest = upload::digest(path).await?;
+        if options.blake3_digest.is_empty() {
+            options.blake3_digest = upload::digest(path).await?;
+        }
         let attempt =
             || async { self.classify_reader(tokio::fs::File::open(path).await?, options.clone(), &on_event).await };
         attempt

@@ -1,1 +1,42 @@
 //! A music library sorted by genre.
+//!
+//! An [`Index`] is one SQLite file with every audio file that was looked at, and every verdict. A [`Scanner`] fills it through a
+//! server, [`Watch`] keeps it up to date, [`Index::tracks`] and [`export`] read it.
+
+mod credits;
+mod error;
+mod export;
+mod failures;
+mod filter;
+mod index;
+mod location;
+mod lock;
+mod path_bytes;
+mod scan;
+mod stop;
+#[cfg(test)]
+mod testing;
+mod track;
+mod verdict;
+mod walk;
+mod watch;
+
+pub use crate::{
+    credits::Credits,
+    error::LibraryError,
+    export::{Format, export, export_to_file, json_line},
+    failures::failure_title,
+    filter::{Filter, Order},
+    index::{
+        FailedFile, FailureStatistics, FileState, Finding, Found, GenreStatistics, Index, Knowledge, ModelStatistics,
+        ServedModel, Statistics,
+    },
+    location::default_index,
+    lock::ScanLock,
+    scan::{Plan, ScanEvent, ScanOptions, Scanner},
+    stop::{Stop, Stopper, stop_signal},
+    track::{IndexedTrack, KnownTrack},
+    verdict::{Stretch, TrackVerdict},
+    walk::{Unreadable, audio_files, roots},
+    watch::Watch,
+};

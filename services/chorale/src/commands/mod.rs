@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod features;
 pub(crate) mod healthcheck;
+pub(crate) mod library;
 pub(crate) mod models;
 pub(crate) mod serve;
 pub(crate) mod token;

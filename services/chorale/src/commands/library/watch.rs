@@ -1,0 +1,47 @@
+//! `chorale library watch`: classify what comes, until Ctrl-C.
+
+use std::path::PathBuf;
+
+use chorale_library::{Index, ScanLock, Scanner, Watch};
+
+use super::{
+    index_path,
+    listening::{self, Listener},
+    report::Report,
+    scan::{existing, scan},
+};
+use crate::{cli::library::WatchArguments, commands::block_on, exit::Exit};
+
+const FAREWELL: &str = "stopping when what is in flight is done; Ctrl-C again stops at once";
+
+pub(crate) fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
+    let config = listening::config(&arguments.listening)?;
+    let path = index_path(&arguments.index)?;
+    let index = Index::create(&path)?;
+    let _lock = ScanLock::take(&path)?;
+    let mut report = Report::new(arguments.json);
+    let roots = existing(&arguments.folders, &mut report)?;
+    block_on(async {
+        let mut stop = listening::stop_at_signal(FAREWELL);
+        // Before the scan: what changes meanwhile is not missed.
+        let mut watch = Watch::start(&roots, arguments.settle)?;
+        let listener = Listener::start(&arguments.listening, config).await?;
+        let scanner =
+            Scanner::start(index, listener.client.clone(), listening::scan_options(&arguments.listening)).await?;
+        let ended = scan(&scanner, &roots, &stop, &mut report).await?;
+        report.finish();
+        if let Some(error) = ended.trouble {
+            return Err(error.into());
+        }
+        report.follow();
+        report.note(&format!("watching {}; Ctrl-C ends it", names(&roots)));
+        let followed = watch.follow(&scanner, &mut stop, &mut |event| report.event(&event)).await;
+        listener.end().await;
+        followed?;
+        Ok(Exit::Done)
+    })
+}
+
+fn names(roots: &[PathBuf]) -> String {
+    roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ")
+}
