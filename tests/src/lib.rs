@@ -27,6 +27,7 @@ pub mod fixtures;
 pub mod grpcurl;
 pub mod http;
 pub mod openapi;
+pub mod music;
 pub mod sound;
 pub mod triton;
 pub mod verdict;

@@ -1,6 +1,8 @@
 //! The command line.
 
 pub(crate) mod library;
+pub(crate) mod playlist;
+pub(crate) mod tag;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -101,6 +103,12 @@ pub(crate) enum Command {
     /// Sort a music library: classify folders, keep up with them, find and export what is in them
     #[command(after_help = library::EXAMPLES)]
     Library(library::LibraryArguments),
+    /// Write genres into the tags of the library's files, and take them back
+    #[command(after_help = tag::HELP)]
+    Tag(tag::TagArguments),
+    /// Make a playlist from the library: by genre, mix, length, or likeness
+    #[command(after_help = playlist::HELP)]
+    Playlist(Box<playlist::PlaylistArguments>),
 }
 
 #[derive(Debug, Args)]

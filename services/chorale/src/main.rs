@@ -8,7 +8,9 @@ mod commands;
 mod config;
 mod exit;
 mod paths;
+mod progress;
 mod render;
+mod render_tags;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Models(arguments) => commands::models::run(&arguments),
         Command::Library(arguments) => commands::library::run(&arguments),
+        Command::Tag(arguments) => commands::tag::run(&arguments),
+        Command::Playlist(arguments) => commands::playlist::run(&arguments),
     };
     outcome.unwrap_or_else(|error| Exit::of_error(&error)).into()
 }

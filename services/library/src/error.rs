@@ -83,7 +83,76 @@ pub enum LibraryError {
     /// The system told of changes, and does no more.
     #[error("the system does not tell any more what changes; start the watch again")]
     WatchEnded,
+    /// A kind of file that has no tags we could write.
+    #[error("its format has no tags that can be written; formats with tags are mp3, flac, ogg, m4a, wav and aiff")]
+    NotTaggable,
+    /// The tags of a file cannot be read or written.
+    #[error("its tags cannot be changed: {0}")]
+    Tags(String),
+    /// Nothing can be said about the audio of a file.
+    #[error("its audio cannot be compared before and after ({0}), so it is left alone")]
+    AudioUnreadable(String),
+    /// New tags would not leave the audio of a file as it is.
+    #[error("with new tags its audio would not be the same, so it is left alone")]
+    AudioWouldChange,
+    /// A file is too large for its tags to be changed.
+    #[error("it is larger than 1 GiB, too large for its tags to be changed")]
+    TooLarge,
+    /// A file that its owner wants to stay as it is.
+    #[error("it is read-only, so it is left alone; `chmod u+w` lets it be tagged")]
+    ReadOnly,
+    /// The index knows another version of a file.
+    #[error("it was changed since it was scanned; scan it again first")]
+    ChangedSinceScan,
+    /// A file cannot be restored, as it is not what tagging made of it.
+    #[error("it was changed since it was tagged, so it is left alone")]
+    ChangedSinceTagged,
+    /// A file cannot be restored before a later change is undone.
+    #[error("run {0} has changed it since; undo that first")]
+    TaggedAgain(i64),
+    /// What was kept to undo is no use.
+    #[error("it cannot be restored: {0}")]
+    Undo(String),
+    /// There is nothing to undo.
+    #[error("{}", no_run(.0))]
+    NoRun(Vec<i64>),
+    /// The journal of changed tags cannot be used.
+    #[error("the journal of changed tags {} cannot be used: {source}", path.display())]
+    Journal {
+        /// The journal.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// Somebody else changes tags.
+    #[error("another `chorale tag` uses the journal {}; wait until it has ended", .0.display())]
+    JournalBusy(PathBuf),
+    /// A mix of genres that makes no sense.
+    #[error("{0}; a mix looks like `70 % jazz, 30 % blues`")]
+    Mix(String),
+    /// A genre of a mix without tracks.
+    #[error("there is no track of {0} to mix in; loosen the filters, or scan more music")]
+    NoTrackOf(String),
+    /// A track that the library does not know.
+    #[error("{} has no verdict in the library; `chorale library scan` gives it one", .0.display())]
+    NotInIndex(PathBuf),
+    /// No track fits.
+    #[error("no track fits; loosen the filters, or scan more music")]
+    EmptyPlaylist,
+    /// A playlist cannot be written down.
+    #[error("the playlist cannot be written down: {0}")]
+    PlaylistTemplate(String),
     /// The server gives no answers, whatever the file.
     #[error(transparent)]
     Server(#[from] ClientError),
+}
+
+fn no_run(runs: &[i64]) -> String {
+    match runs {
+        [] => "nothing can be undone: no run of `chorale tag --write` has changed what is still changed".to_owned(),
+        runs => {
+            let runs: Vec<_> = runs.iter().map(ToString::to_string).collect();
+            format!("there is no such run to undo; those that can be undone are {}", runs.join(", "))
+        }
+    }
 }

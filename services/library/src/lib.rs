@@ -12,8 +12,10 @@ mod index;
 mod location;
 mod lock;
 mod path_bytes;
+mod playlist;
 mod scan;
 mod stop;
+mod tagging;
 #[cfg(test)]
 mod testing;
 mod track;
@@ -33,8 +35,15 @@ pub use crate::{
     },
     location::default_index,
     lock::ScanLock,
+    playlist::{
+        Entry, Mix, Note, PathStyle, Playlist, PlaylistFormat, PlaylistRequest, Ranking, compose, save_playlist,
+    },
     scan::{Plan, ScanEvent, ScanOptions, Scanner},
     stop::{Stop, Stopper, stop_signal},
+    tagging::{
+        ExistingGenre, FieldChange, TagAction, TagRun, TagState, journal_of, preview_tags, tag_runs, undo_tags,
+        write_tags,
+    },
     track::{IndexedTrack, KnownTrack},
     verdict::{Stretch, TrackVerdict},
     walk::{Unreadable, audio_files, roots},

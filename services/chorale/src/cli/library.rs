@@ -248,7 +248,7 @@ impl From<ExportFormat> for Format {
     }
 }
 
-fn probability(text: &str) -> Result<f64, String> {
+pub(super) fn probability(text: &str) -> Result<f64, String> {
     let expected = || "expected a number from 0 to 1, for example 0.7".to_owned();
     text.parse().ok().filter(|number| (0.0..=1.0).contains(number)).ok_or_else(expected)
 }

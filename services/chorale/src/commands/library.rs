@@ -11,7 +11,7 @@ mod watch;
 
 use std::{io, path::PathBuf};
 
-use chorale_library::{LibraryError, default_index};
+use chorale_library::{LibraryError, default_index, roots};
 
 use crate::{
     cli::library::{IndexFlag, LibraryArguments, LibraryCommand},
@@ -29,12 +29,21 @@ pub(crate) fn run(arguments: &LibraryArguments) -> anyhow::Result<Exit> {
 }
 
 /// Where the index is.
-fn index_path(flag: &IndexFlag) -> Result<PathBuf, LibraryError> {
+pub(super) fn index_path(flag: &IndexFlag) -> Result<PathBuf, LibraryError> {
     flag.index.clone().map_or_else(default_index, Ok)
 }
 
+/// The files and folders that are named, as the index names them.
+pub(super) fn places(named: &[PathBuf]) -> Result<Vec<PathBuf>, UsageError> {
+    let (places, missing) = roots(named);
+    match missing.first() {
+        Some(missing) => Err(UsageError(format!("{}: {}", missing.path.display(), missing.why))),
+        None => Ok(places),
+    }
+}
+
 /// A genre that nobody knows is wrong usage.
-fn usage(error: LibraryError) -> anyhow::Error {
+pub(super) fn usage(error: LibraryError) -> anyhow::Error {
     match error {
         LibraryError::UnknownGenre { .. } => UsageError(error.to_string()).into(),
         error => error.into(),
@@ -42,7 +51,7 @@ fn usage(error: LibraryError) -> anyhow::Error {
 }
 
 /// Who reads the output may have seen enough, as `head` does: no more is written, and nothing is wrong.
-fn unless_closed(written: Result<(), LibraryError>) -> Result<(), LibraryError> {
+pub(super) fn unless_closed(written: Result<(), LibraryError>) -> Result<(), LibraryError> {
     match written {
         Err(LibraryError::Write { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
@@ -50,6 +59,6 @@ fn unless_closed(written: Result<(), LibraryError>) -> Result<(), LibraryError> 
 }
 
 /// `error` in the words of standard output.
-fn unwritten(source: io::Error) -> LibraryError {
+pub(super) fn unwritten(source: io::Error) -> LibraryError {
     LibraryError::Write { path: "standard output".into(), source }
 }

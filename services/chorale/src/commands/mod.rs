@@ -7,7 +7,9 @@ pub(crate) mod features;
 pub(crate) mod healthcheck;
 pub(crate) mod library;
 pub(crate) mod models;
+pub(crate) mod playlist;
 pub(crate) mod serve;
+pub(crate) mod tag;
 pub(crate) mod token;
 pub(crate) mod train;
 

@@ -1,0 +1,156 @@
+//! Tagging as it goes on after a process has died at its worst moments.
+
+use std::{fs, path::PathBuf};
+
+use super::{
+    delta::Delta,
+    journal::Change,
+    replace::{replace, temporary_beside},
+    state::TagState,
+    tag_file::with_state,
+    *,
+};
+use crate::{Credits, FileState, Filter, Finding, Found, testing};
+
+struct Library {
+    folder: tempfile::TempDir,
+    index: Index,
+    file: PathBuf,
+}
+
+impl Library {
+    /// One track of jazz.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().canonicalize().unwrap().join("a.mp3");
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/formats/clip.mp3");
+        fs::copy(fixture, &file).unwrap();
+        let mut index = Index::create(&folder.path().join("library.sqlite")).unwrap();
+        let model = index.adopt(&testing::model("1")).unwrap();
+        let finding = Finding {
+            file: FileState::new(file.clone(), &fs::metadata(&file).unwrap()),
+            digest: Some(*blake3::hash(&fs::read(&file).unwrap()).as_bytes()),
+            credits: Credits::default(),
+            found: Found::Classified(testing::verdict("jazz", 0.75)),
+        };
+        index.record(&[finding], model).unwrap();
+        Self { folder, index, file }
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::open(&journal_of(self.index.path())).unwrap()
+    }
+
+    fn track(&self) -> KnownTrack {
+        self.index.tracks(&Filter::default()).unwrap().remove(0)
+    }
+
+    /// What a writer would do to the file, and the bytes that it would become.
+    fn change(&self) -> (Change, Vec<u8>) {
+        let original = fs::read(&self.file).unwrap();
+        let state = TagState { genres: vec!["Jazz".to_owned()], heard: Some("jazz".to_owned()), ..TagState::default() };
+        let tagged = with_state(&original, &state).unwrap();
+        let change = Change {
+            path: self.file.clone(),
+            original: *blake3::hash(&original).as_bytes(),
+            tagged: *blake3::hash(&tagged).as_bytes(),
+            modified: fs::metadata(&self.file).unwrap().modified().unwrap(),
+            fields: Vec::new(),
+            delta: Delta::between(&original, &tagged),
+        };
+        (change, tagged)
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        *blake3::hash(&fs::read(&self.file).unwrap()).as_bytes()
+    }
+
+    fn undo(&mut self, run: Option<i64>) -> Result<i64, LibraryError> {
+        let journal = journal_of(self.index.path());
+        undo_tags(&mut self.index, &journal, run, |_, outcome| outcome.unwrap())
+    }
+
+    fn files(&self) -> usize {
+        let hidden = |name: &str| name.starts_with(".chorale-");
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        entries.filter(|entry| hidden(&entry.as_ref().unwrap().file_name().to_string_lossy())).count()
+    }
+}
+
+#[test]
+fn a_process_that_died_before_it_put_the_file_in_place_has_done_nothing() {
+    let mut library = Library::new();
+    let (change, tagged) = library.change();
+    let temporary = temporary_beside(&library.file);
+    let mut journal = library.journal();
+    let run = journal.begin().unwrap();
+    journal.announce(run, &change, &temporary).unwrap();
+    fs::write(&temporary, &tagged[..1_000]).unwrap();
+    drop(journal);
+
+    assert!(matches!(library.undo(None), Err(LibraryError::NoRun(runs)) if runs.is_empty()));
+    assert_eq!(library.files(), 0, "what it left is gone");
+    assert_eq!((library.digest(), library.track().digest), (change.original, change.original));
+}
+
+#[test]
+fn a_process_that_died_after_it_put_the_file_in_place_has_done_all_of_it() {
+    let mut library = Library::new();
+    let (change, tagged) = library.change();
+    let temporary = temporary_beside(&library.file);
+    let mut journal = library.journal();
+    let run = journal.begin().unwrap();
+    journal.announce(run, &change, &temporary).unwrap();
+    replace(&library.file, &temporary, &tagged, &fs::metadata(&library.file).unwrap(), None).unwrap();
+    drop(journal);
+    assert_eq!(library.track().digest, change.original, "the index does not know yet");
+
+    let journal = library.journal();
+    drop(Writer::new(&mut library.index, journal).unwrap());
+    assert_eq!(library.track().digest, change.tagged);
+    assert_eq!(library.track().confidence, 0.75, "the verdict is the same");
+    assert_eq!(library.undo(Some(run)).unwrap(), run);
+    assert_eq!((library.digest(), library.track().digest), (change.original, change.original));
+}
+
+#[test]
+fn a_process_that_died_in_an_undo_lets_the_next_one_finish() {
+    let mut library = Library::new();
+    let original = fs::read(&library.file).unwrap();
+    let tracks = [library.track()];
+    let journal = journal_of(library.index.path());
+    let run = write_tags(&mut library.index, &journal, &tracks, ExistingGenre::Keep, |_, outcome| {
+        assert!(matches!(outcome.unwrap(), TagAction::Change(_)));
+    });
+    let run = run.unwrap().unwrap();
+    assert_ne!(library.digest(), tracks[0].digest);
+    // Put back, and nobody told.
+    fs::write(&library.file, &original).unwrap();
+    assert_eq!(library.undo(Some(run)).unwrap(), run);
+    assert_eq!(library.track().digest, tracks[0].digest);
+    assert!(tag_runs(&journal).unwrap().is_empty());
+}
+
+#[test]
+fn one_process_writes_tags_at_a_time() {
+    let mut library = Library::new();
+    let held = library.journal();
+    assert!(matches!(library.undo(None), Err(LibraryError::JournalBusy(_))));
+    drop(held);
+    assert!(matches!(library.undo(None), Err(LibraryError::NoRun(_))));
+}
+
+#[test]
+fn a_link_stays_a_link() {
+    let mut library = Library::new();
+    let target = library.file.with_file_name("target.mp3");
+    fs::rename(&library.file, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &library.file).unwrap();
+    let tracks = [library.track()];
+    let journal = journal_of(library.index.path());
+    write_tags(&mut library.index, &journal, &tracks, ExistingGenre::Keep, |_, outcome| drop(outcome.unwrap()))
+        .unwrap();
+    assert!(fs::symlink_metadata(&library.file).unwrap().is_symlink());
+    assert_ne!(library.digest(), tracks[0].digest);
+    assert_eq!(library.track().digest, library.digest());
+}
