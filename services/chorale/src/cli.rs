@@ -2,6 +2,7 @@
 
 pub(crate) mod library;
 pub(crate) mod playlist;
+pub(crate) mod plot;
 pub(crate) mod tag;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -93,6 +94,9 @@ pub(crate) enum Command {
     Token(TokenArguments),
     /// Write the mel chunks of a file as a NumPy array
     Features(FeaturesArguments),
+    /// Draw tracks: waveform, mel spectrogram, what was heard where, and the vote
+    #[command(after_help = plot::EXAMPLES)]
+    Plot(Box<plot::PlotArguments>),
     /// Train a model on your tracks
     Train(Box<TrainArguments>),
     /// Measure a model on labelled tracks

@@ -7,6 +7,7 @@ mod cluster;
 mod commands;
 mod config;
 mod exit;
+mod listener;
 mod paths;
 mod progress;
 mod render;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Healthcheck(arguments) => commands::healthcheck::run(&arguments),
         Command::Token(arguments) => commands::token::run(&arguments),
         Command::Features(arguments) => commands::features::run(&arguments),
+        Command::Plot(arguments) => commands::plot::run(&arguments),
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Models(arguments) => commands::models::run(&arguments),

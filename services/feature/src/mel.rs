@@ -293,7 +293,9 @@ const MELS_PER_OCTAVE_STEP: f64 = 27.0;
 /// `ln 6.4`: the logarithmic part rises by a factor of 6.4 in 27 mels.
 const LN_STEP: f64 = 1.856_297_990_365_626_3;
 
-fn hz_to_mel(hz: f64) -> f64 {
+/// A frequency on the Slaney mel scale, as `librosa.hz_to_mel` has it. The centres of the bands are equally far apart on it.
+#[must_use]
+pub fn hz_to_mel(hz: f64) -> f64 {
     if hz < LINEAR_UP_TO_HZ {
         hz / HZ_PER_LINEAR_MEL
     } else {
@@ -337,6 +339,11 @@ mod tests {
             assert!((mel_to_hz(hz_to_mel(hz)) - hz).abs() < 1e-8, "{hz}");
         }
         assert!((LN_STEP - 6.4_f64.ln()).abs() < 1e-15);
+        // librosa.hz_to_mel
+        for (hz, mel) in [(100.0, 1.5), (2_000.0, 25.081_880_16), (10_000.0, 48.491_280_94), (11_025.0, 49.910_594_48)]
+        {
+            assert!((hz_to_mel(hz) - mel).abs() < 1e-8, "{hz}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::chunk::{Chunker, DbChunk};
 use crate::decoded::MonoBlock;
 use crate::error::FeatureError;
 use crate::mel::MelSpectrogram;
-use crate::resample::Resampler;
+use crate::signal::Signal;
 use chorale_model::contract::{MIN_FRAMES, SAMPLE_RATE};
 use rubato::{ResampleError, ResamplerConstructionError};
 use std::io;
@@ -43,7 +43,7 @@ pub(crate) type EventSink<'a> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'a;
 
 /// Resampler, envelope, spectrogram and chunker in a row.
 pub(crate) struct Pipeline<'a> {
-    resampler: Option<Resampler>,
+    signal: Signal,
     features: Features<'a>,
 }
 
@@ -51,8 +51,6 @@ struct Features<'a> {
     mel: MelSpectrogram,
     chunker: Chunker,
     envelope: Option<EnvelopeBuilder>,
-    max_samples: u64,
-    max_seconds: u64,
     sink: &'a mut EventSink<'a>,
     /// Time in here, without that in `sink`.
     busy: Duration,
@@ -73,51 +71,27 @@ impl<'a> Pipeline<'a> {
             mel: MelSpectrogram::new(),
             chunker: Chunker::new(),
             envelope: want_envelope.then(EnvelopeBuilder::default),
-            max_samples: (max_duration.as_secs_f64() * f64::from(SAMPLE_RATE)) as u64,
-            max_seconds: max_duration.as_secs(),
             sink,
             busy: Duration::ZERO,
             in_sink: Duration::ZERO,
         };
-        Self { resampler: None, features }
+        Self { signal: Signal::new(max_duration), features }
     }
 
     /// Takes the next samples. Their rate may differ from that of the last ones.
     pub(crate) fn push(&mut self, block: MonoBlock<'_>) -> Result<(), FeatureError> {
-        let mut resampler = match self.resampler.take() {
-            Some(resampler) if resampler.rate() == block.sample_rate => resampler,
-            other => {
-                self.flush(other)?;
-                Resampler::new(block.sample_rate)?
-            }
-        };
-        resampler.push(block.samples, &mut |samples| self.features.push(samples))?;
-        self.resampler = Some(resampler);
-        Ok(())
-    }
-
-    fn flush(&mut self, resampler: Option<Resampler>) -> Result<(), FeatureError> {
-        resampler.map_or(Ok(()), |resampler| resampler.finish(&mut |samples| self.features.push(samples)))
+        self.signal.push(block, &mut |samples| self.features.push(samples))
     }
 
     /// Ends the track.
     pub(crate) fn finish(mut self) -> Result<Totals, FeatureError> {
-        let resampler = self.resampler.take();
-        self.flush(resampler)?;
+        self.signal.finish(&mut |samples| self.features.push(samples))?;
         self.features.finish()
     }
 }
 
 impl Features<'_> {
     fn push(&mut self, samples: &[f32]) -> Result<(), FeatureError> {
-        let total = self.mel.samples() + samples.len() as u64;
-        if total > self.max_samples {
-            return Err(FeatureError::LimitExceeded {
-                limit: "max_duration",
-                value: total.div_ceil(u64::from(SAMPLE_RATE)),
-                allowed: self.max_seconds,
-            });
-        }
         let started = Instant::now();
         let in_sink_before = self.in_sink;
         if let Some(envelope) = &mut self.envelope {

@@ -8,48 +8,32 @@ use std::{
 };
 
 use chorale_client::{Client, Priority, Verdict};
-use chorale_runtime::{process::Process, shutdown::ShutdownConfig, telemetry};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{block_on, serve::model_flags};
+use super::block_on;
 use crate::{
     cli::ClassifyArguments,
     client::{self, Manner, TrackError},
-    cluster::Cluster,
-    config::{Config, Flags},
     exit::{Exit, UsageError},
+    listener::Listener,
     paths::{self, Track},
     render,
 };
 
 const DEFAULT_TOP: usize = 3;
-/// Nothing is in flight when the tool ends: the cluster needs no time to finish.
-const AT_ONCE: ShutdownConfig = ShutdownConfig { delay: Duration::ZERO, grace: Duration::from_secs(1) };
 
 pub(crate) fn run(arguments: &ClassifyArguments) -> anyhow::Result<Exit> {
     if arguments.paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
         return Err(UsageError("standard input (-) can be classified once only".to_owned()).into());
     }
-    let mut config = model_flags(Flags::default(), &arguments.model)?.load(None)?;
-    // A tool's own words are its output; logs are for servers. Only what breaks is worth a line.
-    config.log.level = "error".to_owned();
     block_on(async {
-        let Some(endpoint) = &arguments.endpoint else {
-            telemetry::start(&config.log)?;
-            return with_cluster(arguments, config).await;
-        };
-        classify_all(arguments, &client::connect(endpoint, &arguments.credentials, arguments.timeout).await?).await
+        let ClassifyArguments { endpoint, credentials, model, timeout, .. } = arguments;
+        let listener = Listener::start(endpoint.as_ref(), credentials, model, *timeout).await?;
+        let exit = classify_all(arguments, &listener.client).await;
+        listener.end().await;
+        exit
     })
-}
-
-async fn with_cluster(arguments: &ClassifyArguments, config: Config) -> anyhow::Result<Exit> {
-    let cluster = Cluster::start_private(config, &Process::default()).await?;
-    let client = client::connect(&cluster.endpoint(), &arguments.credentials, arguments.timeout).await?;
-    let exit = classify_all(arguments, &client).await;
-    drop(client);
-    cluster.drain(&AT_ONCE).await;
-    exit
 }
 
 async fn classify_all(arguments: &ClassifyArguments, client: &Client) -> anyhow::Result<Exit> {

@@ -8,6 +8,7 @@ pub(crate) mod healthcheck;
 pub(crate) mod library;
 pub(crate) mod models;
 pub(crate) mod playlist;
+pub(crate) mod plot;
 pub(crate) mod serve;
 pub(crate) mod tag;
 pub(crate) mod token;
