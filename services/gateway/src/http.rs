@@ -31,7 +31,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     http::{HeaderName, HeaderValue, StatusCode},
-    middleware::{from_fn, from_fn_with_state},
+    middleware::{from_fn, from_fn_with_state, map_request},
     response::IntoResponse,
     routing::{get, post},
 };
@@ -89,6 +89,7 @@ fn routes(face: Face, grpc: GrpcService) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(face.clone(), origin::check))
+        .layer(map_request(upload::linger))
         .layer(from_fn(headers::secure))
         .with_state(face)
 }

@@ -130,12 +130,15 @@ pub(crate) struct Incoming {
     pub(crate) upload: Upload,
 }
 
+/// Audio, piece by piece.
+pub(crate) type Pieces = BoxStream<'static, Result<Bytes, Failure>>;
+
 /// The audio of a call.
 pub(crate) enum Upload {
     /// What a gRPC stream still holds after its options.
     Stream(Box<Streaming<ClassifyStreamRequest>>),
     /// Pieces of it, as they come.
-    Pieces(BoxStream<'static, Result<Bytes, Failure>>),
+    Pieces(Pieces),
     /// All of it.
     Whole(Bytes),
 }

@@ -96,7 +96,7 @@ impl OpenChunks {
         };
         let mel = take_uint8(&mut request, &input(), MAX_CHUNKS)?;
         let _room = self.room_for(mel.len() / CHUNK_CELLS)?;
-        let predictions = self.predict(mel, &terms).await?;
+        let predictions = self.predict(&mel, &terms).await?;
         let answer = wanted.answer(&tensors(&predictions, &model.labels), &model.labels);
         let ModelInferRequest { model_name, id, .. } = request;
         Ok(ModelInferResponse { model_name, model_version: model.version, id, ..answer })
@@ -117,9 +117,9 @@ impl OpenChunks {
     }
 
     /// What the model says of each chunk, in order. The first that fails fails all.
-    async fn predict(&self, mel: Bytes, terms: &Terms) -> Result<Vec<Prediction>, Failure> {
+    async fn predict(&self, mel: &Bytes, terms: &Terms) -> Result<Vec<Prediction>, Failure> {
         let chunks = mel.len() / CHUNK_CELLS;
-        let requests = (0..chunks).map(|index| Ok(terms.request(index, &mel)));
+        let requests = (0..chunks).map(|index| Ok(terms.request(index, mel)));
         let chunk_stream =
             ChunkStream::new(stream::iter(requests), &self.service).of_request(self.window(terms.priority.into()));
         let mut answers = Box::pin(chunk_answers(chunk_stream));

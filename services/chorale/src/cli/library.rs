@@ -10,18 +10,18 @@ use super::{CredentialFlags, ModelFlags, error_rate};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  chorale library scan ~/Music                          classify what is new there; again at any time
-  chorale library stats                                 genres, hours, how sure
+  chorale library scan ~/Music                  classify what is new there; again at any time
+  chorale library stats                         genres, hours, how sure
   chorale library find --genre jazz --min-confidence 0.7
   chorale library find --genre reggae --paths0 | xargs -0 mpv
-  chorale library export -o library.parquet
-  chorale library watch ~/Music                         classify what comes, until Ctrl-C";
+  chorale library export -o library.parquet     for other programs
+  chorale library watch ~/Music                 classify what comes, until Ctrl-C";
 
 const SCAN_HELP: &str = "\
-A scan may be ended at any time, by Ctrl-C too: what was done is kept, and the same command goes on from there.
-Files that are known by path, size and time are passed over; moved and copied ones are known by their content.
-With a model other than that of the last scan, tracks are classified again; the old verdicts are kept, in case
-that model comes back.
+A scan may be ended at any time, by Ctrl-C too: what was done is kept, and the same command goes on
+from there. Files that are known by path, size and time are passed over; moved and copied ones are
+known by their content. With another model than that of the last scan, tracks are classified again;
+the old verdicts are kept, in case that model comes back.
 
 Exit codes: 0 all done, 1 something failed or was left undone, 2 wrong usage or configuration.";
 
@@ -36,7 +36,7 @@ pub(crate) enum LibraryCommand {
     Find(FindArguments),
     /// Write the library as a table: CSV, JSON lines or Parquet
     Export(ExportArguments),
-    /// Scan folders, then classify files that are new or changed as soon as they are whole, until Ctrl-C
+    /// Scan folders, and then classify what is new or changed in them, until Ctrl-C
     Watch(WatchArguments),
 }
 

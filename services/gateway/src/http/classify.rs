@@ -4,6 +4,7 @@ use std::{convert::Infallible, future::ready, time::Duration};
 
 use axum::{
     Json,
+    body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
     response::{
@@ -19,8 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 
 use super::{
-    Face, events::EventJson, multipart, named, options::Asked, problem::Problem, upload::BodyPieces,
-    verdict::VerdictJson,
+    Face, events::EventJson, multipart, named, options::Asked, problem::Problem, upload, verdict::VerdictJson,
 };
 use crate::{
     call::gone,
@@ -39,8 +39,6 @@ type ToldReceiver = mpsc::Receiver<Result<Told, Failure>>;
 
 pub(super) async fn classify(State(face): State<Face>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let waits_to_be_asked = parts.headers.contains_key(header::EXPECT);
-    let body = BodyPieces::new(body, waits_to_be_asked);
     let metadata = MetadataMap::from_headers(parts.headers.clone());
     let call = match face.classifier.admit(Rpc::HttpClassify, &metadata, &parts.extensions) {
         Ok(call) => call,
@@ -65,7 +63,7 @@ pub(super) async fn classify(State(face): State<Face>, request: Request) -> Resp
 }
 
 /// Reads what the request says beside its audio.
-fn incoming(parts: &Parts, body: BodyPieces, wants_events: bool, most_bytes: u64) -> Result<Incoming, Failure> {
+fn incoming(parts: &Parts, body: Body, wants_events: bool, most_bytes: u64) -> Result<Incoming, Failure> {
     let mut asked = Asked::from_query(parts.uri.query().unwrap_or_default())?;
     let deadline = asked.deadline();
     let content_type = parts.headers.get(header::CONTENT_TYPE);
@@ -73,7 +71,7 @@ fn incoming(parts: &Parts, body: BodyPieces, wants_events: bool, most_bytes: u64
     let upload = match media_type.as_str() {
         "multipart/form-data" => {
             let content_type = content_type.cloned().unwrap_or(HeaderValue::from_static(""));
-            multipart::pieces(body, content_type).boxed()
+            multipart::pieces(upload::pieces(body), content_type)
         }
         "application/json" => {
             let message = "expected audio in the body, found JSON: options are parameters of the query";
@@ -87,7 +85,7 @@ fn incoming(parts: &Parts, body: BodyPieces, wants_events: bool, most_bytes: u64
             if asked.options.content_type.is_empty() && !NO_HINTS.contains(&media_type) {
                 media_type.clone_into(&mut asked.options.content_type);
             }
-            body.boxed()
+            upload::pieces(body)
         }
     };
     if !wants_events {
@@ -154,8 +152,6 @@ fn sent(
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-
     use super::*;
 
     fn request(headers: &[(HeaderName, &'static str)], query: &str) -> Parts {
@@ -168,7 +164,7 @@ mod tests {
     }
 
     fn read(headers: &[(HeaderName, &'static str)], query: &str) -> Result<Incoming, Failure> {
-        incoming(&request(headers, query), BodyPieces::new(Body::empty(), false), false, 1_000)
+        incoming(&request(headers, query), Body::empty(), false, 1_000)
     }
 
     #[tokio::test]

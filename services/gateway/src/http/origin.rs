@@ -5,7 +5,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -50,7 +50,7 @@ pub(super) async fn check(State(face): State<Face>, request: Request, next: Next
 
 /// Whether a page of `origin` is ours. Only host and port count: in front of us, somebody else may speak TLS.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap, uri: &Uri) -> bool {
-    let host = uri.authority().map(|authority| authority.as_str());
+    let host = uri.authority().map(Authority::as_str);
     let host = host.or_else(|| headers.get(header::HOST)?.to_str().ok());
     let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_scheme, host)| host);
     matches!((page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))

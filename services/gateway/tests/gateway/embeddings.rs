@@ -101,7 +101,10 @@ async fn a_verdict_over_a_part_has_the_embedding_of_that_part() {
     let feature = FakeFeature::start();
     let cluster = Cluster::start(&[&feature], |_| {}).await;
     let early = ClassifyOptions { early_error_rate: 0.05, ..wanting() };
-    let verdict = cluster.stream(early, &audio(&[2; 60])).await.unwrap();
+    let mut call = cluster.open(early).await;
+    call.accepted().await;
+    call.send_audio(&audio(&[2; 60])).await;
+    let Some(Event::Verdict(verdict)) = call.next().await.unwrap() else { panic!("expected a verdict") };
     assert!(verdict.early);
     assert_points(&verdict, [0.0, 0.0, 1.0]);
 

@@ -1,6 +1,9 @@
 //! The library as a CSV file.
 
-use std::{io::Write, path::Path};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use super::{hex, unwritten};
 use crate::{Filter, Index, LibraryError};
@@ -20,7 +23,12 @@ const COLUMNS: [&str; 10] = [
 
 pub(super) fn export(index: &Index, filter: &Filter, out: impl Write, name: &Path) -> Result<u64, LibraryError> {
     let unwritten = unwritten(name);
-    let failed = |error: csv::Error| unwritten(error.into());
+    let failed = |error: csv::Error| {
+        unwritten(match error.into_kind() {
+            csv::ErrorKind::Io(error) => error,
+            other => io::Error::other(format!("{other:?}")),
+        })
+    };
     let labels = index.labels()?;
     let mut writer = csv::Writer::from_writer(out);
     let header = COLUMNS.iter().map(|&column| column.to_owned());

@@ -30,7 +30,7 @@ pub(super) fn export<W: Write + Send>(
     name: &Path,
 ) -> Result<u64, LibraryError> {
     let unwritten = unwritten(name);
-    let failed = |error: ParquetError| unwritten(io::Error::other(error));
+    let failed = |error: ParquetError| unwritten(of_file(error));
     let labels = index.labels()?;
     let schema = Arc::new(parse_message_type(&schema(&labels)).map_err(failed)?);
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
@@ -54,6 +54,14 @@ pub(super) fn export<W: Write + Send>(
     }
     writer.close().map_err(failed)?;
     Ok(count)
+}
+
+/// The file system's own error, where it is one.
+fn of_file(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(error) => error.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error),
+        other => io::Error::other(other),
+    }
 }
 
 /// The columns, in the order in which [`write_group`] fills them. A label that is no word of letters and digits has other

@@ -77,6 +77,30 @@ fn parquet_is_read_back_as_it_was_written() {
     assert_eq!(second.get_column_iter().next().unwrap().1, &Field::Double(15.0));
 }
 
+/// Nobody reads any more.
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _bytes: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn who_writes_to_nobody_hears_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = small_library(folder.path());
+    for format in [Format::Csv, Format::JsonLines, Format::Parquet] {
+        let error = export(&index, &Filter::default(), format, Closed, Path::new("-")).unwrap_err();
+        let LibraryError::Write { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::BrokenPipe, "{format:?}");
+    }
+}
+
 #[test]
 fn a_file_is_replaced_as_a_whole_or_left() {
     let folder = tempfile::tempdir().unwrap();

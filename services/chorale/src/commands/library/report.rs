@@ -143,13 +143,13 @@ impl Report {
         }
     }
 
-    /// The tally, and the failures by their reasons, the most common one first.
-    pub(super) fn finish(&self) {
+    /// The tally, and the failures by their reasons, the most common one first; so many files are left.
+    pub(super) fn finish(&self, left: u64) {
         self.progress.finish_and_clear();
         if self.json {
             return;
         }
-        anstream::eprintln!("{}", self.summary());
+        anstream::eprintln!("{}", self.summary(left));
         let mut failures: Vec<_> = self.failures.iter().collect();
         failures.sort_by_key(|(_, failures)| std::cmp::Reverse(failures.count));
         for (code, Failures { count, examples }) in failures {
@@ -165,7 +165,7 @@ impl Report {
         }
     }
 
-    fn summary(&self) -> String {
+    fn summary(&self, left: u64) -> String {
         let Tally { classified, recognised, failed, failed_before, gone, seconds, unchanged } = self.tally;
         let elapsed = self.started.elapsed().as_secs_f64();
         let mut parts = Vec::new();
@@ -174,7 +174,7 @@ impl Report {
             let (tracks, audio) = (tracks(classified), hours(seconds));
             parts.push(format!("{tracks} classified ({audio} of audio in {elapsed:.1} s, {rate:.0} a second)"));
         } else if recognised == 0 && failed == 0 {
-            parts.push("nothing is new".to_owned());
+            parts.push(if left > 0 { "nothing classified yet" } else { "nothing is new" }.to_owned());
         }
         let others = [
             (recognised, "known by their content"),

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &ScanArguments) -> anyhow::Result<Exit> {
             scanner.complete()?;
         }
         let pruned = if ended.left == 0 && arguments.prune { scanner.prune(&roots)? } else { 0 };
-        report.finish();
+        report.finish(ended.left);
         conclude(arguments, &path, &scanner, &ended, pruned, &report);
         if let Some(error) = ended.trouble {
             return Err(error.into());

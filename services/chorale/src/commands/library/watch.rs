@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
         let scanner =
             Scanner::start(index, listener.client.clone(), listening::scan_options(&arguments.listening)).await?;
         let ended = scan(&scanner, &roots, &stop, &mut report).await?;
-        report.finish();
+        report.finish(ended.left);
         if let Some(error) = ended.trouble {
             return Err(error.into());
         }
