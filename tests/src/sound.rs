@@ -1,6 +1,6 @@
 //! Sound made of numbers: a chord under noise, as long as a test wants it.
 
-use std::f64::consts::TAU;
+use std::{f64::consts::TAU, fs, path::Path};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rand::{RngExt, SeedableRng};
@@ -49,6 +49,19 @@ pub fn wav(samples: &[i16]) -> Bytes {
         file.put_i16_le(sample);
     }
     file.freeze()
+}
+
+/// Tracks of two genres that nobody could confuse, in folders of their names: chords, and nothing but clicks.
+pub fn write_two_genres(folder: &Path, tracks: u64) {
+    for seed in 0..tracks {
+        let chord = chord(5.0, seed);
+        let spacing = 2_000 + 137 * seed as usize;
+        let clicks: Vec<i16> = (0..chord.len()).map(|index| if index % spacing < 20 { 20_000 } else { 0 }).collect();
+        for (genre, samples) in [("chords", &chord), ("clicks", &clicks)] {
+            fs::create_dir_all(folder.join(genre)).expect("folders can be made");
+            fs::write(folder.join(genre).join(format!("{seed}.wav")), wav(samples)).expect("files can be written");
+        }
+    }
 }
 
 /// The header of a WAV file of `frames` samples of 16 bits in each of `channels`.

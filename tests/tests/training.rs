@@ -12,21 +12,6 @@ use serde_json::Value;
 
 const TRACKS: u64 = 10;
 
-/// Tracks of two genres that nobody could confuse: chords, and nothing but clicks.
-fn write_tracks(folder: &Path) {
-    for genre in ["chords", "clicks"] {
-        fs::create_dir_all(folder.join(genre)).unwrap();
-    }
-    for seed in 0..TRACKS {
-        let chord = sound::chord(5.0, seed);
-        let spacing = 2_000 + 137 * seed as usize;
-        let clicks: Vec<i16> = (0..chord.len()).map(|index| if index % spacing < 20 { 20_000 } else { 0 }).collect();
-        for (genre, samples) in [("chords", &chord), ("clicks", &clicks)] {
-            fs::write(folder.join(genre).join(format!("{seed}.wav")), sound::wav(samples)).unwrap();
-        }
-    }
-}
-
 fn numbers(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {}", finished.stdout))
 }
@@ -36,7 +21,7 @@ fn a_folder_of_two_genres_becomes_a_model_that_tells_them_apart() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
     let (tracks, model) = (path("tracks"), path("two-genres"));
-    write_tracks(Path::new(&tracks));
+    sound::write_two_genres(Path::new(&tracks), TRACKS);
 
     let data = ["--data", &tracks];
     let train = ["train", "--arch", "small", "--out", &model, "--epochs", "6", "--batch", "8", "--json"];
@@ -82,7 +67,7 @@ fn a_folder_as_people_have_it_is_enough_with_few_tracks_and_what_lies_beside_the
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
     let (tracks, model) = (path("tracks"), path("few"));
-    write_tracks(Path::new(&tracks));
+    sound::write_two_genres(Path::new(&tracks), TRACKS);
     for genre in ["chords", "clicks"] {
         for seed in 3..TRACKS {
             fs::remove_file(format!("{tracks}/{genre}/{seed}.wav")).unwrap();
@@ -116,7 +101,7 @@ fn what_is_no_music_is_learnt_and_called_unknown() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
     let (tracks, noise, model) = (path("tracks"), path("not-music"), path("model"));
-    write_tracks(Path::new(&tracks));
+    sound::write_two_genres(Path::new(&tracks), TRACKS);
     fs::create_dir_all(Path::new(&noise).join("noise")).unwrap();
     for seed in 0..2 * TRACKS {
         let samples = sound::noise(5.0, seed);
@@ -142,7 +127,7 @@ fn a_run_that_was_killed_goes_on() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
     let (tracks, model) = (path("tracks"), path("model"));
-    write_tracks(Path::new(&tracks));
+    sound::write_two_genres(Path::new(&tracks), TRACKS);
     let train = ["train", "--arch", "small", "--data", &tracks, "--out", &model, "--epochs", "9", "--batch", "8"];
     command::kill_once_there(train, &scratch.path().join("model.checkpoint/progress.json"));
     assert!(!Path::new(&model).exists());

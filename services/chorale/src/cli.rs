@@ -1,6 +1,8 @@
 //! The command line.
 
+pub(crate) mod completions;
 pub(crate) mod library;
+pub(crate) mod man;
 pub(crate) mod playlist;
 pub(crate) mod plot;
 pub(crate) mod tag;
@@ -113,6 +115,12 @@ pub(crate) enum Command {
     /// Make a playlist from the library: by genre, mix, length, or likeness
     #[command(after_help = playlist::HELP)]
     Playlist(Box<playlist::PlaylistArguments>),
+    /// Print what a shell reads to complete this command line
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArguments),
+    /// Write the manual: a page for each command
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::ManArguments),
 }
 
 #[derive(Debug, Args)]

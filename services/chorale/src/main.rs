@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod exit;
 mod listener;
+mod manual;
 mod paths;
 mod progress;
 mod render;
@@ -41,6 +42,8 @@ fn main() -> ExitCode {
         Command::Library(arguments) => commands::library::run(&arguments),
         Command::Tag(arguments) => commands::tag::run(&arguments),
         Command::Playlist(arguments) => commands::playlist::run(&arguments),
+        Command::Completions(arguments) => commands::completions::run(&arguments),
+        Command::Man(arguments) => commands::man::run(&arguments),
     };
     outcome.unwrap_or_else(|error| Exit::of_error(&error)).into()
 }

@@ -1,11 +1,13 @@
 //! One file for each subcommand.
 
 pub(crate) mod classify;
+pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod features;
 pub(crate) mod healthcheck;
 pub(crate) mod library;
+pub(crate) mod man;
 pub(crate) mod models;
 pub(crate) mod playlist;
 pub(crate) mod plot;
