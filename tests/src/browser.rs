@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use nix::{
@@ -31,6 +32,7 @@ const ARGUMENTS: &[&str] = &[
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--hide-scrollbars",
     // A microphone that beeps, and nobody who has to allow it.
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
@@ -86,14 +88,28 @@ impl Browser {
     /// What the page wrote to its console since this was last asked, with what the browser had to say: errors of scripts, files
     /// that could not be loaded, violations of the content security policy.
     pub async fn console(&self) -> Vec<String> {
-        let session = self.client.session_id().await.expect("the session has an id").expect("there is a session");
-        let path = format!("/session/{session}/se/log");
-        let (status, answer) =
-            admin::post(self.driver.address, &path, r#"{"type":"browser"}"#).expect("the driver answers");
-        assert_eq!(status, 200, "{answer}");
-        let answer: Value = serde_json::from_str(&answer).expect("the driver answers in JSON");
-        let entries = answer["value"].as_array().expect("a list of entries").iter();
+        let entries = self.ask("se/log", &json!({ "type": "browser" })).await;
+        let entries = entries.as_array().expect("a list of entries").iter();
         entries.map(|entry| format!("{} {}", entry["level"], entry["message"])).collect()
+    }
+
+    /// What is in the window, as WebP.
+    pub async fn picture(&self) -> Vec<u8> {
+        let parameters = json!({ "format": "webp", "quality": 84 });
+        let command = json!({ "cmd": "Page.captureScreenshot", "params": parameters });
+        let answer = self.ask("goog/cdp/execute", &command).await;
+        STANDARD.decode(answer["data"].as_str().expect("a picture")).expect("the picture is in base64")
+    }
+
+    /// Gives the driver a command that only Chromium's has.
+    async fn ask(&self, command: &str, parameters: &Value) -> Value {
+        let session = self.client.session_id().await.expect("the session has an id").expect("there is a session");
+        let path = format!("/session/{session}/{command}");
+        let (status, answer) =
+            admin::post(self.driver.address, &path, &parameters.to_string()).expect("the driver answers");
+        assert_eq!(status, 200, "{answer}");
+        let mut answer: Value = serde_json::from_str(&answer).expect("the driver answers in JSON");
+        answer["value"].take()
     }
 
     /// Where downloads go.

@@ -12,8 +12,25 @@ use chorale_tests::{
 };
 use npyz::NpyFile;
 
-const COMMANDS: [&str; 9] =
-    ["classify", "up", "gateway", "feature", "inference", "features", "train", "evaluate", "models"];
+const COMMANDS: [&str; 17] = [
+    "classify",
+    "up",
+    "gateway",
+    "feature",
+    "inference",
+    "doctor",
+    "healthcheck",
+    "token",
+    "features",
+    "plot",
+    "train",
+    "evaluate",
+    "models",
+    "library",
+    "tag",
+    "playlist",
+    "completions",
+];
 
 #[test]
 fn every_command_has_help() {

@@ -63,7 +63,7 @@ fn typesetters_have_nothing_to_complain_about() {
     };
     for page in pages {
         let mut groff = Command::new("groff");
-        groff.args(["-man", "-ww", "-K", "utf8", "-T", "utf8", "-rLL=100n"]).arg(folder.path().join(&page));
+        groff.args(["-man", "-ww", "-K", "utf8", "-T", "utf8", "-P-cbou", "-rLL=100n"]).arg(folder.path().join(&page));
         let set = groff.output().unwrap();
         let (text, complaints) = (String::from_utf8_lossy(&set.stdout), String::from_utf8_lossy(&set.stderr));
         assert!(set.status.success() && complaints.is_empty(), "{page}: {complaints}");

@@ -34,14 +34,29 @@ pub(crate) fn token(credentials: &CredentialFlags) -> Result<Option<BearerToken>
     BearerToken::find(credentials.token_file.as_deref())
 }
 
-/// Connects to `endpoint` as `credentials` say. A call may take `timeout`.
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// In one attempt.
+    pub(crate) timeout: Duration,
+    /// As in [`ClientOptions::attempts`].
+    pub(crate) attempts: usize,
+}
+
+impl From<Duration> for Patience {
+    fn from(timeout: Duration) -> Self {
+        Self { timeout, attempts: ClientOptions::default().attempts }
+    }
+}
+
+/// Connects to `endpoint` as `credentials` say.
 pub(crate) async fn connect(
     endpoint: &Target,
     credentials: &CredentialFlags,
-    timeout: Duration,
+    patience: Patience,
 ) -> Result<Client, ClientError> {
-    let options =
-        ClientOptions { tls: credentials.tls(), token: token(credentials)?, timeout, ..ClientOptions::default() };
+    let Patience { timeout, attempts } = patience;
+    let options = ClientOptions { tls: credentials.tls(), token: token(credentials)?, timeout, attempts };
     Client::connect(endpoint, options).await
 }
 

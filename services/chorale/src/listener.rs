@@ -7,10 +7,10 @@ use chorale_runtime::{process::Process, shutdown::ShutdownConfig, telemetry};
 
 use crate::{
     cli::{CredentialFlags, ModelFlags},
-    client,
+    client::{self, Patience},
     cluster::Cluster,
     commands::serve::model_flags,
-    config::Flags,
+    config::{Config, Flags},
 };
 
 /// Nothing is in flight when the tool ends: the cluster needs no time to finish.
@@ -22,23 +22,29 @@ pub(crate) struct Listener {
     cluster: Option<Cluster>,
 }
 
+/// The configuration of a cluster in this process, with the model that `flags` name.
+pub(crate) fn config(flags: &ModelFlags) -> anyhow::Result<Config> {
+    let mut config = model_flags(Flags::default(), flags)?.load(None)?;
+    // A tool's own words are its output; logs are for servers. Only what breaks is worth a line.
+    config.log.level = "error".to_owned();
+    Ok(config)
+}
+
 impl Listener {
-    /// Connects to the server at `endpoint`, or starts a cluster with the model that `flags` name. A call may take `timeout`.
+    /// Connects to the server at `endpoint`, or starts a cluster as `config` says.
     pub(crate) async fn start(
         endpoint: Option<&Target>,
+        config: Config,
         credentials: &CredentialFlags,
-        flags: &ModelFlags,
-        timeout: Duration,
+        patience: impl Into<Patience>,
     ) -> anyhow::Result<Self> {
+        let patience = patience.into();
         if let Some(endpoint) = endpoint {
-            return Ok(Self { client: client::connect(endpoint, credentials, timeout).await?, cluster: None });
+            return Ok(Self { client: client::connect(endpoint, credentials, patience).await?, cluster: None });
         }
-        let mut config = model_flags(Flags::default(), flags)?.load(None)?;
-        // A tool's own words are its output; logs are for servers. Only what breaks is worth a line.
-        config.log.level = "error".to_owned();
         telemetry::start(&config.log)?;
         let cluster = Cluster::start_private(config, &Process::default()).await?;
-        let client = client::connect(&cluster.endpoint(), credentials, timeout).await?;
+        let client = client::connect(&cluster.endpoint(), credentials, patience).await?;
         Ok(Self { client, cluster: Some(cluster) })
     }
 

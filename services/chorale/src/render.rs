@@ -5,6 +5,7 @@ use std::{fmt::Write, path::Path, time::Duration};
 use anstyle::{AnsiColor, Color, Style};
 use chorale_library::Playlist;
 use chorale_model::{Manifest, labels::UNKNOWN};
+use chorale_picture::words::clock;
 use chorale_proto::v1::{Segment, Verdict};
 use serde::Serialize;
 
@@ -176,14 +177,6 @@ fn axis(end: f64) -> String {
     let left = half.saturating_sub(middle.len() / 2);
     let right = TIMELINE_CELLS.saturating_sub(left + middle.len());
     format!("{:<left$}{middle}{end:>right$}", "0:00")
-}
-
-pub(crate) fn clock(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    if whole >= 3_600 {
-        return format!("{}:{:02}:{:02}", whole / 3_600, whole / 60 % 60, whole % 60);
-    }
-    format!("{}:{:02}", whole / 60, whole % 60)
 }
 
 /// A bar of `share` of `cells`, to an eighth of a cell, padded with blanks.

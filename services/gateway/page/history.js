@@ -67,7 +67,8 @@ export class History {
     if (verdict) {
       const index = track.labels.indexOf(verdict.genre);
       const genre = Object.assign(document.createElement("b"), { textContent: verdict.genre });
-      const rest = ` ${percent(verdict.confidence)} · ${clock(verdict.duration_seconds)}`;
+      const sure = verdict.genre === "unknown" ? "" : `${percent(verdict.confidence)} · `;
+      const rest = ` ${sure}${clock(verdict.duration_seconds)}`;
       item.words.replaceChildren(swatch(index), genre, document.createTextNode(rest));
     } else {
       item.words.textContent = STATES[track.state];

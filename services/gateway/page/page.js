@@ -252,7 +252,8 @@ class Studio {
     this.history.update(track);
     this.history.save();
     if (track.verdict) {
-      this.announce(`${track.name}: ${track.verdict.genre}, ${percent(track.verdict.confidence)}.`);
+      const { genre, confidence } = track.verdict;
+      this.announce(`${track.name}: ${genre === "unknown" ? "unknown" : `${genre}, ${percent(confidence)} sure`}.`);
     } else if (track.state === "failed") {
       this.announce(`${track.name}: ${explain(track.problem.problem).title}`);
     }

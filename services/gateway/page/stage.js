@@ -229,6 +229,15 @@ function drawWaveform(context, width, height, wave, seconds, scale) {
   const reach = (middle - scale) / peak;
   const perPixel = seconds / width / wave.spanSeconds;
   context.fillStyle = themeColour("--wave");
+  const wide = 1 / perPixel;
+  if (wide >= 3 * scale) {
+    // As bars: spans that are wider than a pixel would look like steps.
+    for (let span = 0; span < wave.length; span++) {
+      const [low, high] = [wave.minima[span], wave.maxima[span]];
+      context.fillRect(span * wide, middle - high * reach, wide - scale, Math.max(scale, (high - low) * reach));
+    }
+    return;
+  }
   const end = Math.min(width, Math.ceil(wave.length / perPixel));
   for (let column = 0; column < end; column++) {
     const first = Math.min(wave.length - 1, Math.floor(column * perPixel));

@@ -2,7 +2,7 @@
 
 import { genreColour } from "./colours.js";
 import { svg } from "./voices.js";
-import { certainty, clock, count, percent, size, span } from "./words.js";
+import { NOTHING, certainty, clock, count, percent, size, span } from "./words.js";
 
 /** Singers in rows, who are coloured by the genres' shares. */
 export class Choir {
@@ -108,7 +108,8 @@ export class VerdictPanel {
 function confidence({ verdict, scores }) {
   if (!verdict) return scores[0] ? `${percent(scores[0].probability)} so far` : "";
   if (verdict.genre !== "unknown") return `${percent(verdict.confidence)} sure`;
-  return scores[0] ? `nearest: ${scores[0].genre}, ${percent(verdict.confidence)}` : "";
+  if (!scores[0]) return "";
+  return verdict.confidence < NOTHING ? "no music that it knows" : `nearest: ${scores[0].genre}, ${percent(verdict.confidence)}`;
 }
 
 function facts(verdict, bytes) {

@@ -21,6 +21,11 @@ const STROKES = {
   dots: "M3.5 2.2V4.8M2.2 3.5H4.8",
 };
 
+/** How strongly a vote is painted: a winner that nobody believes in is pale. */
+function sureness({ genre, probabilities }) {
+  return Math.min(1, 0.15 + 1.7 * (probabilities[genre] ?? 0));
+}
+
 /** The strip of votes, and the rows of the genres below it. */
 export class Voices {
   constructor(find) {
@@ -118,6 +123,7 @@ export class Voices {
       const label = this.labels.indexOf(chunk.genre);
       if (label >= 0) cell.setAttribute("fill", dense ? genreColour(label) : `url(#genre-${label})`);
       else cell.setAttribute("class", "silent");
+      cell.setAttribute("fill-opacity", sureness(chunk).toFixed(2));
     }
     this.cells.classList.toggle("dense", dense);
     this.dense = dense;

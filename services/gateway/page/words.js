@@ -66,11 +66,15 @@ export function explain(problem) {
   return { title, help, detail: problem.detail ?? "" };
 }
 
+/** A probability too small to name a genre for. */
+export const NOTHING = 0.01;
+
 /** How sure a verdict is, as a sentence. */
 export function certainty(verdict) {
   const voting = verdict.chunk_count - verdict.silent_chunk_count;
   const [first, second] = verdict.scores;
   if (!first) return "Nothing but silence was heard, and silence does not vote.";
+  if (first.probability < NOTHING) return "The model is sure that this is no music: no genre has even one percent.";
   const votes = `${first.votes} of ${count(voting, "voting chunk")}`;
   const next = second ? ` Next is ${second.genre} with ${percent(second.probability)}.` : "";
   if (verdict.genre === "unknown") {

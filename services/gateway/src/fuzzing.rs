@@ -1,4 +1,4 @@
-//! A way in for fuzz targets, which are another crate. What is shipped does not have it.
+//! A way in for fuzz targets, which are another crate. It is no feature: the binary would then be built twice, with and without.
 
 use std::path::Path;
 

@@ -14,7 +14,6 @@ mod config;
 mod deadline;
 mod error;
 mod flight;
-#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod heard;

@@ -248,7 +248,7 @@ mod tests {
         });
         let svg = scene.document((100, 50), hostile, hostile).unwrap();
         let document = roxmltree::Document::parse(&svg).unwrap();
-        let texts = document.descendants().filter(|node| node.is_text()).filter_map(|node| node.text());
+        let texts = document.descendants().filter(roxmltree::Node::is_text).filter_map(|node| node.text());
         let texts: Vec<&str> = texts.map(str::trim).filter(|text| !text.is_empty()).collect();
         assert_eq!(texts, ["</text><script>&\"'\u{fffd}\u{fffd}]]>"; 4]);
         assert!(svg.contains("M0 0L0 1Z") && svg.contains("height=\"0.33\"") && !svg.contains("NaN"), "{svg}");

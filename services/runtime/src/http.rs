@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use crate::{
     connections::{Connection, ConnectionConfig, ConnectionMetrics, Peer, accept},
     replicas::Target,
-    stall::Unstalled,
+    stall::StallGuard,
     tls::ServerTls,
 };
 
@@ -114,7 +114,7 @@ impl HttpServer {
         builder.timer(TokioTimer::new()).header_read_timeout(self.patience.headers).max_buf_size(MAX_HEAD_BYTES);
         let peer = connection.peer().clone();
         let service = TowerToHyperService::new(self.routes.map_request(move |request| with_peer(request, &peer)));
-        let stream = TokioIo::new(Unstalled::new(connection, self.patience.reading));
+        let stream = TokioIo::new(StallGuard::new(connection, self.patience.reading));
         let mut serving = pin!(builder.serve_connection(stream, service).with_upgrades());
         let ended = tokio::select! {
             biased;

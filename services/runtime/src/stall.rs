@@ -14,14 +14,14 @@ use tokio::{
 
 /// A stream that fails once its peer has taken nothing for too long, while there is something to take.
 #[derive(Debug)]
-pub(crate) struct Unstalled<S> {
+pub(crate) struct StallGuard<S> {
     stream: S,
     patience: Duration,
     /// Since when the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Unstalled<S> {
+impl<S> StallGuard<S> {
     /// Waits for the peer for so long.
     pub(crate) fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, stalled: None }
@@ -42,7 +42,7 @@ impl<S> Unstalled<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -52,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.watch(outcome, context)
@@ -91,7 +91,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_takes_nothing_is_given_up_and_one_that_does_is_not() {
         let (stream, mut peer) = duplex(4);
-        let mut stream = Unstalled::new(stream, Duration::from_millis(50));
+        let mut stream = StallGuard::new(stream, Duration::from_millis(50));
         let reading = tokio::spawn(async move {
             peer.read_exact(&mut [0; 16]).await.unwrap();
             peer

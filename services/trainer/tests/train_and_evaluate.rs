@@ -215,13 +215,13 @@ fn audio_that_cannot_be_decoded_is_left_out_and_reported() {
     for genre in ["rock", "jazz"] {
         fs::create_dir_all(data.join(genre)).unwrap();
         fs::write(data.join(genre).join("tone.wav"), tone(if genre == "rock" { 110.0 } else { 2_000.0 })).unwrap();
-        fs::write(data.join(genre).join("notes.txt"), "not music").unwrap();
+        fs::write(data.join(genre).join("notes.mp3"), "not music").unwrap();
     }
     let measure = EvaluateOptions { data, ..EvaluateOptions::default() };
     let report = evaluate(&measure, Progress::Hidden).unwrap();
     assert_eq!(report.tracks, 2);
     let skipped: Vec<&str> = report.skipped.iter().map(|skipped| skipped.track.as_str()).collect();
-    assert_eq!(skipped, ["jazz/notes.txt", "rock/notes.txt"]);
+    assert_eq!(skipped, ["jazz/notes.mp3", "rock/notes.mp3"]);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn what_is_no_music_is_measured_by_kind() {
     for (path, bytes) in [
         (data.join("jazz/a.wav"), tone(440.0)),
         (not_music.join("tones/a.wav"), tone(2_000.0)),
-        (not_music.join("tones/b.txt"), b"a line of text".to_vec()),
+        (not_music.join("tones/b.ogg"), b"a line of text".to_vec()),
         (not_music.join("silence/a.wav"), sine(440.0, 0.0)),
     ] {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -255,7 +255,7 @@ fn what_is_no_music_is_measured_by_kind() {
     assert_eq!((never.music.share, never.kinds["tones"].share), (Some(0.0), Some(0.0)));
     assert_eq!(never.kinds["silence"].share, Some(1.0));
     assert_eq!(never.files.len(), 2);
-    assert_eq!(never.skipped[0].track, "tones/b.txt");
+    assert_eq!(never.skipped[0].track, "tones/b.ogg");
     let nearly_always = measure(0.999_999);
     assert_eq!((nearly_always.music.share, nearly_always.not_music.share), (Some(1.0), Some(1.0)));
 

@@ -21,7 +21,7 @@ use rand::RngExt;
 use serde::Serialize;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tonic::{Code, transport::Endpoint};
 
@@ -228,6 +228,9 @@ pub(crate) enum Outcome {
     Refused,
 }
 
+/// How long callers wait who were refused, as `RetryInfo` asks them to.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Tracks a second with `streams` callers who begin the next call when the last one ends.
 async fn saturate(callee: &Arc<Callee>, streams: usize, duration: Duration) -> anyhow::Result<f64> {
     let began = Instant::now();
@@ -236,8 +239,10 @@ async fn saturate(callee: &Arc<Callee>, streams: usize, duration: Duration) -> a
         async move {
             let mut answered = 0_u64;
             while began.elapsed() < duration {
-                if let Outcome::Answered = callee.call(number).await? {
-                    answered += 1;
+                match callee.call(number).await? {
+                    Outcome::Answered => answered += 1,
+                    // Who does not wait when asked to measures refusals.
+                    Outcome::Refused => sleep(PAUSE).await,
                 }
             }
             anyhow::Ok(answered)

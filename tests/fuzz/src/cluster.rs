@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
 use bytesize::ByteSize;
 use chorale_feature::{FeatureConfig, FeatureLimits};
-use chorale_gateway::{GatewayConfig, LimitsConfig};
+use chorale_gateway::{GatewayConfig, HttpConfig, LimitsConfig};
 use chorale_inference::InferenceConfig;
 use chorale_proto::v1::{GetModelRequest, classifier_service_client::ClassifierServiceClient};
 use chorale_runtime::{process::Process, server::RunningRole};
@@ -49,7 +49,9 @@ async fn start() -> ([Channel; 3], [RunningRole; 3]) {
         max_message_bytes: ByteSize::kib(16),
         ..LimitsConfig::default()
     };
-    let gateway = GatewayConfig { listen, feature: vec![feature.address().into()], limits, ..GatewayConfig::default() };
+    let http = HttpConfig { enabled: false, ..HttpConfig::default() };
+    let replicas = vec![feature.address().into()];
+    let gateway = GatewayConfig { listen, http, feature: replicas, limits, ..GatewayConfig::default() };
     let gateway = chorale_gateway::start(gateway, &process).await.expect("a gateway");
 
     let roles = [gateway, feature, inference];

@@ -16,7 +16,7 @@ use crate::{
     cli::ClassifyArguments,
     client::{self, Manner, TrackError},
     exit::{Exit, UsageError},
-    listener::Listener,
+    listener::{self, Listener},
     paths::{self, Track},
     render,
 };
@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &ClassifyArguments) -> anyhow::Result<Exit> {
     }
     block_on(async {
         let ClassifyArguments { endpoint, credentials, model, timeout, .. } = arguments;
-        let listener = Listener::start(endpoint.as_ref(), credentials, model, *timeout).await?;
+        let listener = Listener::start(endpoint.as_ref(), listener::config(model)?, credentials, *timeout).await?;
         let exit = classify_all(arguments, &listener.client).await;
         listener.end().await;
         exit

@@ -23,7 +23,7 @@ use super::block_on;
 use crate::{
     cli::plot::{PictureFormat, PlotArguments},
     exit::{Exit, UsageError},
-    listener::Listener,
+    listener::{self, Listener},
     paths::{self, Track},
     render::RED,
 };
@@ -62,7 +62,7 @@ struct Listening {
 
 async fn listen(arguments: &PlotArguments) -> anyhow::Result<Listening> {
     let PlotArguments { endpoint, credentials, model, timeout, .. } = arguments;
-    let listener = Listener::start(endpoint.as_ref(), credentials, model, *timeout).await?;
+    let listener = Listener::start(endpoint.as_ref(), listener::config(model)?, credentials, *timeout).await?;
     let model = listener.client.model().await?;
     Ok(Listening { listener, model })
 }

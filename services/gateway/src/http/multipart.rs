@@ -15,7 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use chorale_runtime::failure::{Failure, Reason};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future::ready, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -73,21 +73,28 @@ async fn read(body: Pieces, content_type: HeaderValue, pieces: &PieceSender) -> 
     if found { Ok(()) } else { Err(invalid(format!("found no part named {AUDIO:?}"))) }
 }
 
-/// `body`, in portions that the parser gets one by one: by itself, it buffers whatever is there, and headers without end.
+/// `body`, in portions that the parser gets one by one: by itself, it buffers whatever is there, and headers without end. The end
+/// comes by itself, too: where it comes with the first boundary, the parser does not look for that any more.
 fn measured(body: Pieces, without_audio: Arc<AtomicUsize>) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    body.then(move |piece| {
+    let with_end = body.map(Some).chain(stream::iter([None]));
+    let portions = with_end.then(move |piece| {
         let without_audio = Arc::clone(&without_audio);
         async move {
             tokio::task::yield_now().await;
-            let piece = piece.map_err(io::Error::other)?;
-            let before = without_audio.fetch_add(piece.len(), Ordering::Relaxed);
-            if before.saturating_add(piece.len()) > MAX_WITHOUT_AUDIO {
-                let message = format!("expected audio, found {MAX_WITHOUT_AUDIO} bytes of something else");
-                return Err(io::Error::other(invalid(message)));
-            }
-            Ok(piece)
+            piece.map(|piece| count(piece.map_err(io::Error::other)?, &without_audio))
         }
-    })
+    });
+    portions.filter_map(ready)
+}
+
+/// Counts `piece`, of which nothing is known to be audio yet.
+fn count(piece: Bytes, without_audio: &AtomicUsize) -> io::Result<Bytes> {
+    let before = without_audio.fetch_add(piece.len(), Ordering::Relaxed);
+    if before.saturating_add(piece.len()) > MAX_WITHOUT_AUDIO {
+        let message = format!("expected audio, found {MAX_WITHOUT_AUDIO} bytes of something else");
+        return Err(io::Error::other(invalid(message)));
+    }
+    Ok(piece)
 }
 
 /// What an error of the parser means: a failure of ours that passed through it, or a body that is not as it should be.

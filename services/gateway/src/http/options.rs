@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use chorale_proto::v1::{ClassifyOptions, DeadlinePolicy, EventKind, Priority};
+use chorale_proto::v1::{ClassifyOptions, DeadlinePolicy, EventKind, PcmFormat, Priority};
 use chorale_runtime::failure::Failure;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
@@ -92,10 +92,7 @@ impl Asked {
             "early_error_rate" => options.early_error_rate = number(name, value)?,
             "events" => options.events = events(name, value)?,
             "model_version" => value.clone_into(&mut options.model_version),
-            "pcm" => {
-                options.pcm =
-                    Some(parse_pcm(value).map_err(|wrong| Failure::invalid(name, format!("{name}: {wrong}")))?)
-            }
+            "pcm" => options.pcm = Some(pcm(name, value)?),
             "priority" => options.priority = one_of(name, value, &PRIORITIES)?.into(),
             "timeout" => self.timeout = Some(timeout(name, value)?),
             "top_k" => options.top_k = number(name, value)?,
@@ -150,6 +147,10 @@ fn events(name: &str, value: &str) -> Result<Vec<i32>, Failure> {
     kinds.map(|kind| one_of(name, kind, &EVENTS).map(Into::into)).collect()
 }
 
+fn pcm(name: &str, value: &str) -> Result<PcmFormat, Failure> {
+    parse_pcm(value).map_err(|wrong| Failure::invalid(name, format!("{name}: {wrong}")))
+}
+
 fn timeout(name: &str, value: &str) -> Result<Duration, Failure> {
     let timeout = humantime::parse_duration(value).ok().filter(|timeout| !timeout.is_zero());
     timeout.ok_or_else(|| invalid(name, "a duration as in 30s or 500ms", value))
@@ -174,7 +175,7 @@ pub(super) fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chorale_proto::v1::{PcmFormat, SampleFormat};
+    use chorale_proto::v1::SampleFormat;
 
     use super::*;
 

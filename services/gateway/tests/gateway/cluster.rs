@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use chorale_gateway::GatewayConfig;
+use chorale_gateway::{GatewayConfig, HttpConfig};
 use chorale_proto::v1::{
     Accepted, ClassifyOptions, ClassifyRequest, ClassifyStreamRequest, ClassifyStreamResponse, Verdict,
     classifier_service_client::ClassifierServiceClient, classify_stream_request::Payload,
@@ -38,6 +38,7 @@ impl Cluster {
     ) -> Self {
         let mut config = GatewayConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http: HttpConfig { enabled: false, ..HttpConfig::default() },
             feature: features.into_iter().map(Into::into).collect(),
             ..GatewayConfig::default()
         };

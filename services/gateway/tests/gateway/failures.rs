@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
-use chorale_gateway::{GatewayConfig, GatewayError};
+use chorale_gateway::{GatewayConfig, GatewayError, HttpConfig};
 use chorale_proto::{
     service_names::CLASSIFIER,
     v1::{ClassifyOptions, EventKind, Verdict, classify_stream_response::Event},
@@ -186,7 +186,8 @@ async fn a_gateway_is_ready_once_it_knows_a_model_of_its_own_contract() {
 async fn a_wrong_configuration_is_refused_before_a_port_is_bound() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen: SocketAddr = taken.local_addr().unwrap();
-    let mut config = GatewayConfig { listen, feature: Vec::new(), ..GatewayConfig::default() };
+    let http = HttpConfig { enabled: false, ..HttpConfig::default() };
+    let mut config = GatewayConfig { listen, http, feature: Vec::new(), ..GatewayConfig::default() };
     let start =
         async |config: &GatewayConfig| chorale_gateway::start(config.clone(), &Process::default()).await.err().unwrap();
     assert!(matches!(start(&config).await, GatewayError::Config { key: "gateway.feature", .. }));

@@ -1,15 +1,23 @@
 //! Tracks that wait for their turn, best first, with as little of one artist in a row as can be.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use crate::KnownTrack;
+
+/// An artist's name in short: a hash of it.
+pub(crate) type Artist = u64;
 
 /// The tracks of one genre, or of all.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool<'a> {
-    waiting: VecDeque<&'a KnownTrack>,
+    waiting: VecDeque<(&'a KnownTrack, Option<Artist>)>,
     /// How many tracks of each artist wait.
-    artists: BTreeMap<String, usize>,
+    counts: HashMap<Artist, usize>,
+    /// The same, to find the artist who has most.
+    by_count: BTreeSet<(usize, Artist)>,
 }
 
 /// How a pool chooses.
@@ -25,8 +33,11 @@ pub(crate) enum Turn {
 }
 
 /// Who plays, to tell one from another. Nobody knows of a track without an artist that it is by the same one.
-pub(crate) fn artist_of(track: &KnownTrack) -> Option<String> {
-    track.artist.as_deref().map(|artist| artist.trim().to_lowercase()).filter(|artist| !artist.is_empty())
+pub(crate) fn artist_of(track: &KnownTrack) -> Option<Artist> {
+    let name = track.artist.as_deref().map(str::trim).filter(|name| !name.is_empty())?;
+    let mut hasher = DefaultHasher::new();
+    name.to_lowercase().hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// Whether both are known to be by the same artist.
@@ -36,11 +47,13 @@ pub(crate) fn same_artist(one: &KnownTrack, other: &KnownTrack) -> bool {
 
 impl<'a> Pool<'a> {
     pub(crate) fn new(tracks: Vec<&'a KnownTrack>) -> Self {
-        let mut artists = BTreeMap::new();
-        for artist in tracks.iter().filter_map(|track| artist_of(track)) {
-            *artists.entry(artist).or_default() += 1;
+        let waiting: VecDeque<_> = tracks.into_iter().map(|track| (track, artist_of(track))).collect();
+        let mut counts = HashMap::new();
+        for artist in waiting.iter().filter_map(|(_, artist)| *artist) {
+            *counts.entry(artist).or_default() += 1;
         }
-        Self { waiting: tracks.into(), artists }
+        let by_count = counts.iter().map(|(artist, count)| (*count, *artist)).collect();
+        Self { waiting, counts, by_count }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -49,7 +62,7 @@ impl<'a> Pool<'a> {
 
     /// The tracks that wait, best first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'a KnownTrack> + '_ {
-        self.waiting.iter().copied()
+        self.waiting.iter().map(|(track, _)| *track)
     }
 
     /// Takes the next track after `before`. If all that wait are by the same artist as that one, so is this one.
@@ -57,40 +70,44 @@ impl<'a> Pool<'a> {
         let before = before.and_then(artist_of);
         let place = match turn {
             Turn::Any => None,
-            Turn::OtherArtist => self.first_not_by(before.as_ref()),
-            Turn::OtherArtistToTheEnd => {
-                self.first_of_most(before.as_ref()).or_else(|| self.first_not_by(before.as_ref()))
-            }
+            Turn::OtherArtist => self.first_not_by(before),
+            Turn::OtherArtistToTheEnd => self.first_of_most(before).or_else(|| self.first_not_by(before)),
         };
-        let track = self.waiting.remove(place.unwrap_or_default())?;
-        if let Some(count) = artist_of(track).and_then(|artist| self.artists.get_mut(&artist)) {
-            *count -= 1;
-        }
+        let (track, artist) = self.waiting.remove(place.unwrap_or_default())?;
+        self.count(artist, |count| count.saturating_sub(1));
         Some(track)
     }
 
     /// Puts a track back, to be the next one.
     pub(crate) fn give_back(&mut self, track: &'a KnownTrack) {
-        self.waiting.push_front(track);
-        if let Some(artist) = artist_of(track) {
-            *self.artists.entry(artist).or_default() += 1;
-        }
+        let artist = artist_of(track);
+        self.waiting.push_front((track, artist));
+        self.count(artist, |count| count + 1);
     }
 
-    fn first_not_by(&self, artist: Option<&String>) -> Option<usize> {
-        self.waiting.iter().position(|track| {
-            let other = artist_of(track);
-            other.is_none() || other.as_ref() != artist
-        })
+    fn count(&mut self, artist: Option<Artist>, change: impl Fn(usize) -> usize) {
+        let Some(artist) = artist else { return };
+        let count = self.counts.entry(artist).or_default();
+        self.by_count.remove(&(*count, artist));
+        *count = change(*count);
+        self.by_count.insert((*count, artist));
+    }
+
+    fn first_not_by(&self, artist: Option<Artist>) -> Option<usize> {
+        let artist = artist?;
+        if self.counts.get(&artist) == Some(&self.waiting.len()) {
+            return None;
+        }
+        self.waiting.iter().position(|(_, other)| *other != Some(artist))
     }
 
     /// The first track of the artist who would have two in a row at the end if this were not theirs.
-    fn first_of_most(&self, before: Option<&String>) -> Option<usize> {
-        let (most, count) = self.artists.iter().max_by_key(|(_, count)| **count)?;
+    fn first_of_most(&self, before: Option<Artist>) -> Option<usize> {
+        let (count, most) = *self.by_count.last()?;
         if 2 * count <= self.waiting.len() || Some(most) == before {
             return None;
         }
-        self.waiting.iter().position(|track| artist_of(track).as_ref() == Some(most))
+        self.waiting.iter().position(|(_, artist)| *artist == Some(most))
     }
 }
 

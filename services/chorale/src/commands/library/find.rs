@@ -6,6 +6,7 @@ use std::{
 };
 
 use chorale_library::{FailedFile, Index, IndexedTrack, KnownTrack, LibraryError, json_line};
+use chorale_picture::words::clock;
 use serde::Serialize;
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     cli::library::FindArguments,
     exit::Exit,
-    render::{DIM, LABEL_WIDTH, RED, YELLOW, clock, colour_of, styled},
+    render::{DIM, LABEL_WIDTH, RED, YELLOW, colour_of, styled},
 };
 
 pub(crate) fn run(arguments: &FindArguments) -> anyhow::Result<Exit> {

@@ -1,74 +1,23 @@
-//! Who listens to the tracks: a server elsewhere, or a cluster in this process.
+//! How folders are listened to, and how that stops.
 
-use std::{num::NonZero, thread::available_parallelism, time::Duration};
+use std::{num::NonZero, thread::available_parallelism};
 
-use chorale_client::{Client, ClientOptions};
 use chorale_library::{ScanOptions, Stop, stop_signal};
-use chorale_runtime::{
-    process::Process,
-    shutdown::{self, ShutdownConfig},
-    telemetry,
-};
+use chorale_runtime::shutdown;
 
-use crate::{
-    cli::library::ListeningFlags,
-    client,
-    cluster::Cluster,
-    commands::serve::model_flags,
-    config::{Config, Flags},
-};
+use crate::{cli::library::ListeningFlags, client::Patience, config::Config, listener::Listener};
 
 /// A server that is restarted, or busy with others, comes back within a minute or two.
 const ATTEMPTS: usize = 8;
 /// One more than this waits while the others are heard: its file is read, and its chunks fill the next batch.
 const MORE_THAN_CORES: usize = 2;
-/// Nothing is in flight when the tool ends: the cluster needs no time to finish.
-const AT_ONCE: ShutdownConfig = ShutdownConfig { delay: Duration::ZERO, grace: Duration::from_secs(1) };
 /// As of a process that a signal ended.
 const INTERRUPTED: i32 = 130;
 
-/// Who listens.
-pub(super) struct Listener {
-    pub(super) client: Client,
-    cluster: Option<Cluster>,
-}
-
-impl Listener {
-    /// Connects to the server that `flags` name, or starts a cluster as `config` says.
-    pub(super) async fn start(flags: &ListeningFlags, config: Config) -> anyhow::Result<Self> {
-        let (cluster, endpoint) = match &flags.endpoint {
-            Some(endpoint) => (None, endpoint.clone()),
-            None => {
-                telemetry::start(&config.log)?;
-                let cluster = Cluster::start_private(config, &Process::default()).await?;
-                let endpoint = cluster.endpoint();
-                (Some(cluster), endpoint)
-            }
-        };
-        let options = ClientOptions {
-            tls: flags.credentials.tls(),
-            token: client::token(&flags.credentials)?,
-            timeout: flags.timeout,
-            attempts: ATTEMPTS,
-        };
-        Ok(Self { client: Client::connect(&endpoint, options).await?, cluster })
-    }
-
-    /// Ends the cluster, if it was started for this.
-    pub(super) async fn end(self) {
-        drop(self.client);
-        if let Some(cluster) = self.cluster {
-            cluster.drain(&AT_ONCE).await;
-        }
-    }
-}
-
-/// The configuration of the cluster in this process.
-pub(super) fn config(flags: &ListeningFlags) -> anyhow::Result<Config> {
-    let mut config = model_flags(Flags::default(), &flags.model)?.load(None)?;
-    // A tool's own words are its output; logs are for servers. Only what breaks is worth a line.
-    config.log.level = "error".to_owned();
-    Ok(config)
+/// Connects to the server that `flags` name, or starts a cluster as `config` says.
+pub(super) async fn listener(flags: &ListeningFlags, config: Config) -> anyhow::Result<Listener> {
+    let patience = Patience { timeout: flags.timeout, attempts: ATTEMPTS };
+    Listener::start(flags.endpoint.as_ref(), config, &flags.credentials, patience).await
 }
 
 /// How to scan, as `flags` say.

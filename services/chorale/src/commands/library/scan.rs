@@ -6,8 +6,7 @@ use chorale_library::{Index, LibraryError, ScanEvent, ScanLock, ScanOptions, Sca
 use serde::Serialize;
 
 use super::{
-    index_path,
-    listening::{self, Listener},
+    index_path, listening,
     report::Report,
     stats::{files, tracks},
 };
@@ -15,12 +14,13 @@ use crate::{
     cli::library::ScanArguments,
     commands::block_on,
     exit::{Exit, UsageError},
+    listener,
 };
 
 const FAREWELL: &str = "stopping when what is in flight is done; Ctrl-C again stops at once";
 
 pub(crate) fn run(arguments: &ScanArguments) -> anyhow::Result<Exit> {
-    let config = listening::config(&arguments.listening)?;
+    let config = listener::config(&arguments.listening.model)?;
     let path = index_path(&arguments.index)?;
     let index = Index::create(&path)?;
     let _lock = ScanLock::take(&path)?;
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &ScanArguments) -> anyhow::Result<Exit> {
     };
     block_on(async {
         let stop = listening::stop_at_signal(FAREWELL);
-        let listener = Listener::start(&arguments.listening, config).await?;
+        let listener = listening::listener(&arguments.listening, config).await?;
         let scanner = Scanner::start(index, listener.client.clone(), options).await?;
         let ended = scan(&scanner, &roots, &stop, &mut report).await;
         listener.end().await;

@@ -5,17 +5,16 @@ use std::path::PathBuf;
 use chorale_library::{Index, ScanLock, Scanner, Watch};
 
 use super::{
-    index_path,
-    listening::{self, Listener},
+    index_path, listening,
     report::Report,
     scan::{existing, scan},
 };
-use crate::{cli::library::WatchArguments, commands::block_on, exit::Exit};
+use crate::{cli::library::WatchArguments, commands::block_on, exit::Exit, listener};
 
 const FAREWELL: &str = "stopping when what is in flight is done; Ctrl-C again stops at once";
 
 pub(crate) fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
-    let config = listening::config(&arguments.listening)?;
+    let config = listener::config(&arguments.listening.model)?;
     let path = index_path(&arguments.index)?;
     let index = Index::create(&path)?;
     let _lock = ScanLock::take(&path)?;
@@ -25,7 +24,7 @@ pub(crate) fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
         let mut stop = listening::stop_at_signal(FAREWELL);
         // Before the scan: what changes meanwhile is not missed.
         let mut watch = Watch::start(&roots, arguments.settle)?;
-        let listener = Listener::start(&arguments.listening, config).await?;
+        let listener = listening::listener(&arguments.listening, config).await?;
         let scanner =
             Scanner::start(index, listener.client.clone(), listening::scan_options(&arguments.listening)).await?;
         let ended = scan(&scanner, &roots, &stop, &mut report).await?;
