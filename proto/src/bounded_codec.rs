@@ -77,6 +77,9 @@ pub enum Refusal {
     /// It is none.
     #[error("expected a message of the protocol: {0}")]
     Broken(#[from] DecodeError),
+    /// A field is longer than the message that it is in.
+    #[error("expected a message of the protocol, found one that is cut off")]
+    CutOff,
     /// It would take more memory than its sender paid for.
     #[error("expected at most {MAX_FIELDS} fields in a request, found more")]
     Fields,
@@ -141,8 +144,8 @@ impl Bounds {
                 // A group is a field that nobody knows any more, and ends with one. What is in it counts, and is not kept.
                 WireType::StartGroup | WireType::EndGroup => continue,
             };
-            // What is cut off is for the decoder to refuse.
-            let Some((field, rest)) = message.split_at_checked(length) else { return Ok(()) };
+            // The decoder would refuse it as well, but only after it has read beyond the message that it is in.
+            let (field, rest) = message.split_at_checked(length).ok_or(Refusal::CutOff)?;
             message = rest;
             let known = inside.iter().find(|(known, _)| *known == number).map_or(Inside::Bytes, |&(_, inside)| inside);
             match known {
@@ -190,6 +193,13 @@ mod tests {
         assert!(check(&request).is_ok());
         let uint_contents = vec![255; 100 * 128 * 96];
         assert!(check(&contents(InferTensorContents { uint_contents, ..InferTensorContents::default() })).is_ok());
+    }
+
+    #[test]
+    fn what_reaches_beyond_the_message_that_it_is_in_is_refused() {
+        // The shape of an input says that it goes on in the field behind the input.
+        let message = [&[0x2a, 3, 0x1a, 0xff, 0x07, 0x3a, 0xfc, 0x07][..], &[1; 1_020]].concat();
+        assert!(matches!(check_request(&message), Err(Refusal::CutOff)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chorale_runtime::deadline::LONGEST_TIMEOUT;
 use tokio::time::Instant;
 
 /// The most time before a deadline at which a partial verdict is given, so that it arrives in time.
@@ -20,6 +21,7 @@ pub(crate) struct Deadline {
 impl Deadline {
     /// The deadline of a call that comes in now. `None` if it is too far away to matter.
     pub(crate) fn after(timeout: Duration) -> Option<Self> {
+        let timeout = Some(timeout).filter(|timeout| *timeout <= LONGEST_TIMEOUT)?;
         Instant::now().checked_add(timeout).map(|at| Self { at, timeout })
     }
 
@@ -32,5 +34,17 @@ impl Deadline {
     /// The time left.
     pub(crate) fn remaining(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_in_a_hundred_years_is_not_due() {
+        let years = |years: u64| Duration::from_secs(years * 365 * 24 * 3_600);
+        assert!(Deadline::after(years(99)).is_some());
+        assert!(Deadline::after(years(20_000)).is_none() && Deadline::after(Duration::MAX).is_none());
     }
 }

@@ -32,6 +32,9 @@ pub enum LibraryError {
     /// A database of somebody else.
     #[error("{} is a database, but no index of a music library; name another file with --index FILE", .0.display())]
     Foreign(PathBuf),
+    /// A database of somebody else.
+    #[error("{} is a database, but no journal of what was tagged; name another file with --backup FILE", .0.display())]
+    ForeignJournal(PathBuf),
     /// An index that a newer version wrote.
     #[error(
         "the index {} has schema version {found}, and this chorale knows those up to {known}: a newer chorale wrote it; \

@@ -11,6 +11,7 @@
 
 mod audio_digest;
 mod delta;
+mod frames;
 mod journal;
 mod other_tag;
 mod own_tag;

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
+/// A caller who waits for longer has no deadline: a hundred years. Not every part of the transport can tell such times.
+pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
 /// The `grpc-timeout` that a caller sent, if it sent a valid one.
 #[must_use]
 pub fn timeout_of(metadata: &MetadataMap) -> Option<Duration> {

@@ -28,7 +28,7 @@ pub use self::{
     tensor::{RowLimit, take_texts, take_uint8},
 };
 use crate::{
-    deadline::timeout_of,
+    deadline::{LONGEST_TIMEOUT, timeout_of},
     failure::{Failure, Reason},
 };
 
@@ -91,7 +91,8 @@ impl Call {
     /// When a request that comes now must be answered, if its own `timeout` says so, or the call's.
     #[must_use]
     pub fn deadline(&self, timeout: Option<Duration>) -> Option<Instant> {
-        let own = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let own = timeout.filter(|timeout| *timeout <= LONGEST_TIMEOUT);
+        let own = own.and_then(|timeout| Instant::now().checked_add(timeout));
         own.into_iter().chain(self.deadline).min()
     }
 }

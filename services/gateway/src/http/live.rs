@@ -75,12 +75,15 @@ pub(super) async fn live(State(face): State<Face>, request: Request) -> Response
     };
     let request_id = call.request_id().to_owned();
     let Face { classifier, sockets, .. } = face;
-    let answer = upgrade
-        .protocols([PROTOCOL])
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES)
-        .max_write_buffer_size(MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| sockets.track_future(converse(socket, classifier, call)));
+    // From now on: the connection may be over before the socket is there.
+    let open = sockets.token();
+    let answer =
+        upgrade.protocols([PROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES).on_upgrade(
+            move |socket| async move {
+                converse(socket, classifier, call).await;
+                drop(open);
+            },
+        );
     named(&request_id, answer)
 }
 

@@ -16,6 +16,8 @@ pub struct Plan {
     pub failed_before: u64,
     /// Files and folders that cannot be looked into.
     pub unreadable: u64,
+    /// Whether somebody wished to stop before everything was found.
+    pub interrupted: bool,
     /// What was found out before this time does not count, in milliseconds since 1970.
     since: i64,
 }
@@ -44,6 +46,7 @@ impl Scanner {
         let mut plan = Plan { since: self.since(roots)?, ..Plan::default() };
         for found in roots.iter().flat_map(|root| audio_files(root)) {
             if stop.is_wanted() {
+                plan.interrupted = true;
                 break;
             }
             match found.and_then(|path| state_of(&path)) {

@@ -26,6 +26,8 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS temporaries (path BLOB PRIMARY KEY) STRICT;
     PRAGMA user_version = 1;";
 const VERSION: i64 = 1;
+/// `ChTa`: what tells a journal from other databases.
+const APPLICATION_ID: i64 = 0x4368_5461;
 /// What SQLite puts into a row at most, less what else is in it.
 const MAX_KEPT: usize = 900 << 20;
 
@@ -70,12 +72,15 @@ impl Journal {
                 .map_err(|source| LibraryError::Write { path: folder.to_owned(), source })?;
         }
         let connection = Connection::open(path).map_err(failed)?;
-        let version = prepare(&connection).map_err(|source| match source {
+        let (is_foreign, version) = prepare(&connection).map_err(|source| match source {
             rusqlite::Error::SqliteFailure(failure, _) if failure.code == ErrorCode::DatabaseBusy => {
                 LibraryError::JournalBusy(path.to_owned())
             }
             source => failed(source),
         })?;
+        if is_foreign {
+            return Err(LibraryError::ForeignJournal(path.to_owned()));
+        }
         if version > VERSION {
             return Err(LibraryError::Newer { path: path.to_owned(), found: version, known: VERSION });
         }
@@ -224,8 +229,9 @@ impl Journal {
     }
 }
 
-/// Locks the journal until it is closed, and returns the version of its schema.
-fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
+/// Locks the journal until it is closed. Returns whether it is a database of somebody else, which is left as it is, and the version
+/// of its schema.
+fn prepare(connection: &Connection) -> rusqlite::Result<(bool, i64)> {
     connection.busy_timeout(Duration::ZERO)?;
     // The file may come from anywhere: nothing in its schema is to run.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -236,8 +242,12 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_update(None, "synchronous", "full")?;
     connection.execute_batch("BEGIN EXCLUSIVE; COMMIT;")?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version <= VERSION {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let is_empty: bool = connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
+    let is_foreign = application != APPLICATION_ID && !is_empty;
+    if !is_foreign && version <= VERSION {
         connection.execute_batch(SCHEMA)?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
-    Ok(version)
+    Ok((is_foreign, version))
 }

@@ -36,8 +36,9 @@ impl OtherTag {
         Ok(match kind {
             FileType::Mpeg => {
                 let mpeg = MpegFile::read_from(file, options)?;
-                let id3v1 = mpeg.id3v1().cloned().map(Self::Id3v1);
-                id3v1.into_iter().chain(mpeg.ape().cloned().map(Self::Ape)).collect()
+                // An ID3v1 tag has the beginnings of names only.
+                let ape = mpeg.ape().cloned().map(Self::Ape);
+                ape.into_iter().chain(mpeg.id3v1().cloned().map(Self::Id3v1)).collect()
             }
             FileType::Wav => {
                 let wav = WavFile::read_from(file, options)?;
@@ -57,14 +58,14 @@ impl OtherTag {
     }
 
     /// Names the first of `genres`, unless it names one of them already. A tag without a genre stays so, but for that of a WAV
-    /// file.
-    pub(crate) fn follow(&mut self, genres: &[String]) -> Tagged<()> {
-        let (Some(first), genre) = (genres.first().cloned(), self.genre()) else { return Ok(()) };
+    /// file. Returns whether that changed it.
+    pub(crate) fn follow(&mut self, genres: &[String]) -> Tagged<bool> {
+        let (Some(first), genre) = (genres.first().cloned(), self.genre()) else { return Ok(false) };
         if genre.as_ref().is_some_and(|genre| genres.contains(genre)) {
-            return Ok(());
+            return Ok(false);
         }
         match self {
-            Self::Id3v1(_) | Self::Ape(_) if genre.is_none() => {}
+            Self::Id3v1(_) | Self::Ape(_) if genre.is_none() => return Ok(false),
             Self::Id3v1(tag) => {
                 // What is not on its list cannot be named.
                 tag.remove_genre();
@@ -73,7 +74,7 @@ impl OtherTag {
             Self::Ape(tag) => tag.insert(ApeItem::new(APE_GENRE.to_owned(), ItemValue::Text(first))?),
             Self::RiffInfo(tag) => tag.set_genre(first),
         }
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) fn save(&self, file: &mut Memory, options: WriteOptions) -> Tagged<()> {

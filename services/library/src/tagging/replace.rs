@@ -33,8 +33,12 @@ pub(crate) fn replace(
         let _ = fs::remove_file(temporary);
         return replaced;
     }
-    // The file itself is safe; that the folder names the new one is safe only now.
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    // The file itself is safe; that the folder names the new one is safe only now. Not every folder can be asked for that, and the
+    // file is replaced all the same.
+    if let Some(Err(error)) = path.parent().map(|folder| File::open(folder)?.sync_all()) {
+        tracing::debug!(path = %path.display(), %error, "a folder cannot be made safe on the disk");
+    }
+    Ok(())
 }
 
 fn write_like(temporary: &Path, bytes: &[u8], old: &Metadata, modified: Option<SystemTime>) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::{
 
 use lofty::{
     ape::ApeFile,
-    config::{GlobalOptions, ParseOptions, WriteOptions, apply_global_options},
+    config::{GlobalOptions, ParseOptions, ParsingMode, WriteOptions, apply_global_options},
     error::LoftyError,
     file::{AudioFile, FileType},
     flac::FlacFile,
@@ -22,6 +22,7 @@ use lofty::{
 };
 
 use super::{
+    frames::frame_that_is_there_twice,
     other_tag::OtherTag,
     own_tag::OwnTag,
     state::{CONFIDENCE, HEARD, MODEL, TagState},
@@ -47,7 +48,7 @@ struct TagFile {
 /// # Errors
 /// [`LibraryError::NotTaggable`] if its format has no tags, [`LibraryError::Tags`] if they cannot be read.
 pub(crate) fn read_state(file: &mut (impl Read + Seek)) -> Result<TagState, LibraryError> {
-    guard(|| Ok(TagFile::read(file)?.state()))
+    guard(|| Ok(TagFile::read(file, ParsingMode::BestAttempt)?.state()))
 }
 
 /// The bytes of a file after its tags have become `new`.
@@ -56,7 +57,13 @@ pub(crate) fn read_state(file: &mut (impl Read + Seek)) -> Result<TagState, Libr
 /// As [`read_state`], and [`LibraryError::Tags`] if writing them would lose or change anything else.
 pub(crate) fn with_state(file: &[u8], new: &TagState) -> Result<Vec<u8>, LibraryError> {
     guard(|| {
-        let mut tags = TagFile::read(&mut Cursor::new(file))?.complete();
+        // What is passed over when tags are read would be lost when they are written.
+        let mut tags = TagFile::read(&mut Cursor::new(file), ParsingMode::Strict)?.complete();
+        if let Some(twice) = frame_that_is_there_twice(file) {
+            return Err(LibraryError::Tags(format!(
+                "they have the frame {twice} twice, and one of them would be lost"
+            )));
+        }
         tags.set(new).map_err(unreadable)?;
         let old_version = tags.own.is_old_id3v2();
         let versions: &[bool] = if old_version { &[true, false] } else { &[false] };
@@ -83,10 +90,15 @@ fn unreadable(error: impl std::fmt::Display) -> LibraryError {
 }
 
 impl TagFile {
-    fn read(file: &mut (impl Read + Seek)) -> Result<Self, LibraryError> {
-        let options = ParseOptions::new().read_properties(false).max_junk_bytes(junk_before_frames(file)?);
+    fn read(file: &mut (impl Read + Seek), mode: ParsingMode) -> Result<Self, LibraryError> {
+        let junk = junk_before_frames(file)?;
+        let mut options = ParseOptions::new().parsing_mode(mode).read_properties(false).max_junk_bytes(junk);
         let probe = Probe::new(&mut *file).options(options).guess_file_type().map_err(unreadable)?;
         let kind = probe.file_type().ok_or(LibraryError::NotTaggable)?;
+        // The old tag at the end of many MP3 files has no year, which is not strict; see `frames` for the new one.
+        if kind == FileType::Mpeg {
+            options = options.parsing_mode(ParsingMode::BestAttempt);
+        }
         file.rewind().map_err(unreadable)?;
         let own = read_own(kind, file, options).map_err(unreadable)?.ok_or(LibraryError::NotTaggable)?;
         file.rewind().map_err(unreadable)?;
@@ -124,7 +136,15 @@ impl TagFile {
                 self.own.set_field(name, value)?;
             }
         }
-        self.others.iter_mut().try_for_each(|tag| tag.follow(&new.genres))
+        // What is in step already stays as it lies in the file.
+        let mut changed = Vec::new();
+        for mut tag in std::mem::take(&mut self.others) {
+            if tag.follow(&new.genres)? {
+                changed.push(tag);
+            }
+        }
+        self.others = changed;
+        Ok(())
     }
 
     fn write(&self, file: &[u8], version_3: bool) -> Tagged<Vec<u8>> {
@@ -140,7 +160,7 @@ impl TagFile {
 
     /// The bytes of a file that was written, if its tags read back as they should be.
     fn check(&self, bytes: Vec<u8>, wanted: &TagState) -> Result<Vec<u8>, LibraryError> {
-        let read = Self::read(&mut Cursor::new(bytes.as_slice()))?;
+        let read = Self::read(&mut Cursor::new(bytes.as_slice()), ParsingMode::Strict)?;
         if read.state() != *wanted {
             return Err(LibraryError::Tags("the genre would read back as something else".to_owned()));
         }

@@ -154,3 +154,46 @@ fn a_link_stays_a_link() {
     assert_ne!(library.digest(), tracks[0].digest);
     assert_eq!(library.track().digest, library.digest());
 }
+
+fn jazz() -> TagState {
+    TagState { genres: vec!["Jazz".to_owned()], ..TagState::default() }
+}
+
+#[test]
+fn a_tag_that_could_not_be_kept_is_left_alone() {
+    let fixture =
+        |name: &str| fs::read(format!("{}/../../tests/fixtures/formats/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    // An artist in Latin-1, as old programs write it: lofty passes over what is no UTF-8.
+    let mut wav = fixture("clip.wav");
+    let list = b"LIST\x12\0\0\0INFOIART\x06\0\0\0Bj\xf6rk\0";
+    wav.extend_from_slice(list);
+    let size = u32::try_from(wav.len() - 8).unwrap().to_le_bytes();
+    wav[4..8].copy_from_slice(&size);
+    assert!(matches!(with_state(&wav, &jazz()), Err(LibraryError::Tags(_))));
+    assert!(with_state(&fixture("clip.wav"), &jazz()).is_ok());
+
+    // Two artists in frames of their own: one of them is all that lofty has.
+    let mp3 = fixture("clip.mp3");
+    let sound =
+        if mp3.starts_with(b"ID3") { &mp3[10 + usize::from(mp3[8]) * 128 + usize::from(mp3[9])..] } else { &mp3[..] };
+    let frame = |name: &[u8]| [b"TPE1\0\0\0\x04\0\0\0", name].concat();
+    let tag =
+        |frames: &[u8]| [b"ID3\x03\0\0\0\0\0", &[u8::try_from(frames.len()).unwrap()][..], frames, sound].concat();
+    assert!(with_state(&tag(&frame(b"Ann")), &jazz()).is_ok());
+    let twice = with_state(&tag(&[frame(b"Ann"), frame(b"Bob")].concat()), &jazz()).unwrap_err();
+    assert!(twice.to_string().contains("TPE1"), "{twice}");
+}
+
+#[test]
+fn a_database_of_somebody_else_is_no_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("somebody.sqlite");
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+    let before = fs::read(&path).unwrap();
+    assert!(matches!(Journal::open(&path).err(), Some(LibraryError::ForeignJournal(_))));
+    assert_eq!(fs::read(&path).unwrap(), before);
+    // An index is another one's, too.
+    let path = folder.path().join("library.sqlite");
+    drop(Index::create(&path).unwrap());
+    assert!(matches!(Journal::open(&path).err(), Some(LibraryError::ForeignJournal(_))));
+}

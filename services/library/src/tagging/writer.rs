@@ -76,7 +76,7 @@ impl<'a> Writer<'a> {
         // A link stays one: it is its target that is tagged.
         let place = fs::canonicalize(&track.path).map_err(|source| read_error(&track.path, source))?;
         let metadata = fs::metadata(&place).map_err(|source| read_error(&place, source))?;
-        if metadata.permissions().readonly() {
+        if !is_writable(&place, &metadata)? {
             return Err(LibraryError::ReadOnly);
         }
         let original = read_whole(&place, &metadata)?;
@@ -87,6 +87,10 @@ impl<'a> Writer<'a> {
             return Ok(TagAction::Same);
         };
         let tagged = with_state(&original, &new)?;
+        if tagged.len() as u64 > MAX_FILE_BYTES {
+            // It could not be undone.
+            return Err(LibraryError::TooLarge);
+        }
         if audio_digest(&original)? != audio_digest(&tagged)? {
             return Err(LibraryError::AudioWouldChange);
         }
@@ -155,6 +159,18 @@ fn digest_of(path: &Path) -> Option<[u8; 32]> {
     fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     hasher.update_reader(fs::File::open(path).ok()?).ok()?;
     Some(*hasher.finalize().as_bytes())
+}
+
+/// Whether this user may write to the file itself. To replace it would take no more than the right to write to its folder.
+fn is_writable(place: &Path, metadata: &fs::Metadata) -> Result<bool, LibraryError> {
+    if metadata.permissions().readonly() {
+        return Ok(false);
+    }
+    match fs::OpenOptions::new().write(true).open(place) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(false),
+        Err(source) => Err(read_error(place, source)),
+    }
 }
 
 /// The bytes of a file that can be changed in memory.

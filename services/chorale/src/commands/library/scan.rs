@@ -38,16 +38,17 @@ pub(crate) fn run(arguments: &ScanArguments) -> anyhow::Result<Exit> {
         let ended = scan(&scanner, &roots, &stop, &mut report).await;
         listener.end().await;
         let ended = ended?;
-        if ended.left == 0 {
+        let complete = ended.left == 0 && !ended.interrupted;
+        if complete {
             scanner.complete()?;
         }
-        let pruned = if ended.left == 0 && arguments.prune { scanner.prune(&roots)? } else { 0 };
+        let pruned = if complete && arguments.prune { scanner.prune(&roots)? } else { 0 };
         report.finish(ended.left);
         conclude(arguments, &path, &scanner, &ended, pruned, &report);
         if let Some(error) = ended.trouble {
             return Err(error.into());
         }
-        Ok(Exit::unless(report.tally.failed > 0 || ended.left > 0))
+        Ok(Exit::unless(report.tally.failed > 0 || !complete))
     })
 }
 
@@ -70,6 +71,8 @@ pub(super) fn existing(named: &[PathBuf], report: &mut Report) -> Result<Vec<Pat
 pub(super) struct Ended {
     /// Files that were not looked at.
     pub(super) left: u64,
+    /// Whether there may be others that were not found.
+    pub(super) interrupted: bool,
     /// Why, if a server is to blame.
     pub(super) trouble: Option<chorale_client::ClientError>,
 }
@@ -88,7 +91,7 @@ pub(super) async fn scan(
     if !stop.is_wanted() {
         scanner.mark_gone(roots, &mut |event| report.event(&event))?;
     }
-    let todo = plan.todo.len() as u64;
+    let (todo, interrupted) = (plan.todo.len() as u64, plan.interrupted);
     report.note(&format!(
         "{} found, {} known already, {} to classify with {} {}",
         files(plan.files()),
@@ -100,7 +103,7 @@ pub(super) async fn scan(
     report.listen(todo);
     let before = done(report);
     let trouble = scanner.run(plan.todo, stop, &mut |event| report.event(&event)).await?;
-    Ok(Ended { left: todo.saturating_sub(done(report) - before), trouble })
+    Ok(Ended { left: todo.saturating_sub(done(report) - before), interrupted, trouble })
 }
 
 /// Files that were looked at.
