@@ -18,7 +18,7 @@ use chorale_runtime::{
 use crate::{
     auth::Caller,
     classify::Origin,
-    metrics::{CallLabels, GatewayMetrics, GenreLabels, LimitLabels, Rpc},
+    metrics::{CallLabels, GatewayMetrics, GenreLabels, Rpc},
     open_calls::{OpenCall, OpenCalls},
 };
 
@@ -108,9 +108,7 @@ impl Call {
                 );
             }
             Err(failure) => {
-                if let Some(limit) = failure.metadata.get("limit") {
-                    self.metrics.limits_hit.get_or_create(&LimitLabels { limit: limit.clone() }).inc();
-                }
+                self.metrics.count_limit(failure);
                 self.span.fail(failure.to_string());
                 let message = failure.to_string();
                 tracing::info!(request_id, trace_id, caller, ?rpc, code, message, bytes, elapsed, "call");

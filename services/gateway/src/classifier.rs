@@ -8,7 +8,7 @@ use chorale_proto::v1::{ClassifyOptions, GetModelResponse, Limits, Verdict, clas
 use chorale_runtime::{
     connections::Peer,
     failure::{Failure, Reason},
-    shares::{Full, Places},
+    shares::{Full, Place, Places},
     trace::Span,
 };
 use tokio::{
@@ -21,12 +21,13 @@ use tonic::{Extensions, metadata::MetadataMap};
 use crate::{
     auth::{Authenticator, Caller},
     call::{Call, gone},
-    classify::{Classification, Context, EventSender, Told, deadline_passed},
+    classify::{Classification, Context, deadline_passed},
     config::LimitsConfig,
     deadline::Deadline,
     metrics::Rpc,
     open_calls::OpenCalls,
     request::{CheckedOptions, Incoming, Upload},
+    told::{EventSender, Told},
 };
 
 /// Events that wait for a caller to read them.
@@ -38,6 +39,8 @@ pub(crate) struct Classifier {
     context: Arc<Context>,
     authenticator: Authenticator,
     places: Places,
+    /// For messages that are read before anybody knows what they ask for.
+    reading: Places,
     open: OpenCalls,
     drain: CancellationToken,
 }
@@ -53,8 +56,9 @@ pub(crate) struct Refusal {
 impl Classifier {
     /// Takes calls of those whom `authenticator` knows until `drain`.
     pub(crate) fn new(context: Context, authenticator: Authenticator, drain: CancellationToken) -> Self {
-        let places = Places::new(count(context.limits.max_concurrent_streams));
-        Self { context: Arc::new(context), authenticator, places, open: OpenCalls::default(), drain }
+        let most = count(context.limits.max_concurrent_streams);
+        let (places, reading) = (Places::new(most), Places::new(most));
+        Self { context: Arc::new(context), authenticator, places, reading, open: OpenCalls::default(), drain }
     }
 
     /// The calls that are served now.
@@ -95,13 +99,23 @@ impl Classifier {
         if self.drain.is_cancelled() {
             return Err(Failure::new(Reason::Draining, "this replica is shutting down"));
         }
+        call.place = Some(self.take(&self.places, &call.caller)?);
+        Ok(())
+    }
+
+    /// Takes a place for the message of a call with these headers, over a connection with these extensions. Who has no good token
+    /// is refused later, by the service.
+    pub(crate) fn place_to_read(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Place, Failure> {
+        let caller = self.authenticator.identify(metadata, extensions);
+        let caller = caller.unwrap_or_else(|_| Caller::of_peer(extensions.get::<Peer>()));
+        self.take(&self.reading, &caller).inspect_err(|failure| self.context.metrics.count_limit(failure))
+    }
+
+    fn take(&self, places: &Places, caller: &Caller) -> Result<Place, Failure> {
         let LimitsConfig { max_concurrent_streams, .. } = self.context.limits;
-        let most = self.most_streams(&call.caller);
-        let (limit, value, message) = match self.places.take(&call.caller.key, count(most)) {
-            Ok(place) => {
-                call.place = Some(place);
-                return Ok(());
-            }
+        let most = self.most_streams(caller);
+        let (limit, value, message) = match places.take(&caller.key, count(most)) {
+            Ok(place) => return Ok(place),
             Err(Full::Share(open)) => {
                 ("max_streams_per_caller", most, format!("this caller has {open} calls open already"))
             }
@@ -111,6 +125,11 @@ impl Classifier {
             }
         };
         Err(Failure::new(Reason::Overloaded, message).with("limit", limit).with("value", value))
+    }
+
+    /// Counts a call that failed before it was one.
+    pub(crate) fn count_limit(&self, failure: &Failure) {
+        self.context.metrics.count_limit(failure);
     }
 
     /// Calls that `caller` may have at a time.

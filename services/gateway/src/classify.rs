@@ -38,7 +38,7 @@ use chorale_runtime::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -55,31 +55,12 @@ use crate::{
     pace::Pace,
     replay::Replay,
     request::{CheckedOptions, Upload},
+    told::{EventSender, Teller, Told},
     waveform::Waveform,
 };
 
 /// The largest piece of audio in one message to the feature service, in bytes.
 const PIECE_BYTES: usize = 256 * 1024;
-/// At most four times a second.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Where events go; nowhere in a unary call.
-pub(crate) type EventSender = mpsc::Sender<Result<Told, Failure>>;
-
-/// What a caller is told, in whatever protocol it speaks.
-#[derive(Debug, Clone)]
-pub(crate) struct Told {
-    pub(crate) event: Event,
-    /// The labels of the model, where the event has their probabilities.
-    pub(crate) labels: Arc<[String]>,
-}
-
-impl Told {
-    /// An event without probabilities.
-    pub(crate) fn of(event: Event) -> Self {
-        Self { event, labels: Arc::default() }
-    }
-}
 
 /// What all classifications of a gateway share.
 #[derive(Debug)]
@@ -108,10 +89,9 @@ pub(crate) struct Classification<'a> {
     origin: Origin<'a>,
     options: CheckedOptions,
     deadline: Option<Deadline>,
-    events: Option<&'a EventSender>,
+    teller: Teller<'a>,
     began: Instant,
     bytes_received: &'a AtomicU64,
-    next_progress: Instant,
     waveform: Waveform,
 }
 
@@ -145,9 +125,9 @@ impl<'a> Classification<'a> {
         events: Option<&'a EventSender>,
         bytes_received: &'a AtomicU64,
     ) -> Self {
-        let began = Instant::now();
-        let waveform = Waveform::default();
-        Self { context, origin, options, deadline, events, began, bytes_received, next_progress: began, waveform }
+        let teller = Teller::new(events, context.limits.idle_timeout);
+        let (began, waveform) = (Instant::now(), Waveform::default());
+        Self { context, origin, options, deadline, teller, began, bytes_received, waveform }
     }
 
     /// Classifies `upload`: the answer, at most `top_k` scores long.
@@ -456,7 +436,7 @@ impl<'a> Classification<'a> {
         }
         if self.options.chunk_votes {
             let labels = Arc::clone(&heard.model.labels);
-            self.tell(Told { event: Event::ChunkVote(vote), labels }).await?;
+            self.teller.tell(Told { event: Event::ChunkVote(vote), labels }).await?;
         }
         Ok(())
     }
@@ -464,7 +444,7 @@ impl<'a> Classification<'a> {
     /// Passes a stretch of the waveform on, unless the caller has it from before the audio was sent again.
     async fn hear_envelope(&mut self, envelope: Envelope) -> Result<(), Failure> {
         if self.options.envelopes && self.waveform.extend(&envelope).map_err(feature_bug)? {
-            self.tell(Told::of(Event::Envelope(envelope))).await?;
+            self.teller.tell(Told::of(Event::Envelope(envelope))).await?;
         }
         Ok(())
     }
@@ -514,36 +494,24 @@ impl<'a> Classification<'a> {
             audio_wanted,
             model_version: model.version().to_owned(),
         };
-        self.tell(Told::of(Event::Accepted(accepted))).await
+        self.teller.tell(Told::of(Event::Accepted(accepted))).await
     }
 
-    async fn tell(&self, told: Told) -> Result<(), Failure> {
-        let Some(events) = self.events else { return Ok(()) };
-        let idle_timeout = self.context.limits.idle_timeout;
-        match timeout(idle_timeout, events.send(Ok(told))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_closed)) => Err(Failure::new(Reason::Cancelled, "the caller went away")),
-            Err(_elapsed) => {
-                let message = format!("the responses were not read for more than {idle_timeout:?}");
-                Err(Failure::limit("idle_timeout", format_args!("{idle_timeout:?}"), message))
-            }
-        }
-    }
-
-    /// Sends the running tally if it is wanted and due. A caller that does not keep up misses one.
+    /// Sends the running tally if it is wanted and due.
     fn tell_progress(&mut self, heard: &Heard) {
-        let now = Instant::now();
-        let Some(events) = self.events.filter(|_| self.options.progress && now >= self.next_progress) else { return };
-        let mut scores = heard.tally.scores();
-        truncate(&mut scores, self.options.top_k);
-        let progress = Progress {
-            bytes_received: self.bytes_received.load(Ordering::Relaxed),
-            seconds_heard: heard.tally.seconds_heard(),
-            chunks: heard.tally.chunks(),
-            scores,
-        };
-        self.next_progress = now + PROGRESS_INTERVAL;
-        let _ = events.try_send(Ok(Told::of(Event::Progress(progress))));
+        if !self.options.progress {
+            return;
+        }
+        self.teller.tell_now_and_then(|| {
+            let mut scores = heard.tally.scores();
+            truncate(&mut scores, self.options.top_k);
+            Event::Progress(Progress {
+                bytes_received: self.bytes_received.load(Ordering::Relaxed),
+                seconds_heard: heard.tally.seconds_heard(),
+                chunks: heard.tally.chunks(),
+                scores,
+            })
+        });
     }
 }
 

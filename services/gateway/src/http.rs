@@ -47,10 +47,10 @@ use tonic_web::GrpcWebLayer;
 
 pub use self::config::{AllowedOrigin, AllowedOriginError, HttpConfig};
 use self::problem::Problem;
-use crate::classifier::Classifier;
+use crate::{admission::AdmitFirst, classifier::Classifier};
 
 /// The gRPC service, which gRPC-Web gets to as well.
-type GrpcService = ExplainOversize<ClassifierServiceServer<Classifier>>;
+type GrpcService = AdmitFirst<ExplainOversize<ClassifierServiceServer<Classifier>>>;
 
 /// What the routes share. Cheap to clone.
 #[derive(Debug, Clone)]

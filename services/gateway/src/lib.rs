@@ -3,6 +3,7 @@
 //! A gateway never sees a mel chunk: audio goes to a feature service, predictions come back in order, and the vote
 //! over them is the verdict. [`start`] is all there is to call.
 
+mod admission;
 mod analysis;
 mod answers;
 mod auth;
@@ -28,6 +29,7 @@ mod replay;
 mod request;
 mod service;
 mod share;
+mod told;
 mod vote;
 mod waveform;
 
@@ -47,8 +49,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
 use crate::{
-    answers::Answers, auth::Authenticator, cache::VerdictCache, classifier::Classifier, classify::Context,
-    metrics::GatewayMetrics, model::LatestModels, open_inference::OpenTracks,
+    admission::AdmitFirst, answers::Answers, auth::Authenticator, cache::VerdictCache, classifier::Classifier,
+    classify::Context, metrics::GatewayMetrics, model::LatestModels, open_inference::OpenTracks,
 };
 pub use crate::{
     config::{AuthConfig, CacheConfig, GatewayConfig, JwtConfig, LimitsConfig, RedisUrl, RedisUrlError},
@@ -100,9 +102,10 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     process.views.show("gateway.calls", move || calls.describe());
     let mut routes = RoutesBuilder::default();
     let service = ClassifierServiceServer::new(classifier.clone()).max_decoding_message_size(max_message_bytes);
-    let service = ExplainOversize(service);
+    let service = AdmitFirst::new(ExplainOversize(service), classifier.clone());
     let open = GrpcInferenceServiceServer::new(open).max_decoding_message_size(max_message_bytes);
-    routes.add_service(service.clone()).add_service(ExplainOversize(open));
+    let open = AdmitFirst::new(ExplainOversize(open), classifier.clone());
+    routes.add_service(service.clone()).add_service(open);
     let role = server.with(service_names::OPEN_INFERENCE).serve(service_names::CLASSIFIER, routes, drain.clone())?;
     Ok(match face {
         None => role,

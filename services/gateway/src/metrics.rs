@@ -7,7 +7,7 @@ use std::{
 
 use chorale_proto::v1::ChunkVote;
 use chorale_runtime::{
-    failure::Reason,
+    failure::{Failure, Reason},
     metrics::{RegistryExt, latency_buckets},
 };
 use prometheus_client::{
@@ -155,6 +155,13 @@ pub(crate) struct GatewayMetrics {
 }
 
 impl GatewayMetrics {
+    /// Counts the limit that a call failed at, if that is why it failed.
+    pub(crate) fn count_limit(&self, failure: &Failure) {
+        if let Some(limit) = failure.metadata.get("limit") {
+            self.limits_hit.get_or_create(&LimitLabels { limit: limit.clone() }).inc();
+        }
+    }
+
     /// Counts what a chunk votes for.
     pub(crate) fn count_vote(&self, vote: &ChunkVote) {
         let genre = if vote.silent { SILENT } else { &*vote.genre };

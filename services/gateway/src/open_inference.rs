@@ -27,7 +27,7 @@ use crate::{
     auth::Authenticator,
     classifier::Classifier,
     classify::deadline_passed,
-    metrics::{CallLabels, GatewayMetrics, LimitLabels, Rpc},
+    metrics::{CallLabels, GatewayMetrics, Rpc},
     model::{KnownModels, LatestModels},
     pcm_text::parse_pcm,
 };
@@ -83,9 +83,7 @@ impl OpenTracks {
     fn refuse(&self, failure: Failure) -> Status {
         let code = failure.reason.name();
         self.metrics.calls.get_or_create(&CallLabels { rpc: Rpc::Classify, code }).inc();
-        if let Some(limit) = failure.metadata.get("limit") {
-            self.metrics.limits_hit.get_or_create(&LimitLabels { limit: limit.clone() }).inc();
-        }
+        self.metrics.count_limit(&failure);
         tracing::info!(code, message = failure.message, "inference request refused");
         failure.into()
     }

@@ -8,17 +8,18 @@ use chorale_runtime::{REQUEST_ID, deadline::timeout_of, failure::Failure};
 use futures::{StreamExt, stream::Map};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Request, Response, Status, Streaming,
+    Extensions, Request, Response, Status, Streaming,
     metadata::{MetadataMap, MetadataValue},
 };
 
 use crate::{
+    admission::Admitted,
     call::Call,
     classifier::{Classifier, Refusal},
-    classify::Told,
     deadline::Deadline,
     metrics::Rpc,
     request::{Incoming, Upload},
+    told::Told,
 };
 
 type Answered = Result<ClassifyStreamResponse, Status>;
@@ -31,7 +32,7 @@ impl ClassifierService for Classifier {
         &self,
         request: Request<Streaming<ClassifyStreamRequest>>,
     ) -> Result<Response<Self::ClassifyStreamStream>, Status> {
-        let call = self.admit_request(Rpc::ClassifyStream, &request)?;
+        let call = self.admit_request(Rpc::ClassifyStream, request.metadata(), request.extensions())?;
         let request_id = call.request_id().to_owned();
         let deadline = timeout_of(request.metadata()).and_then(Deadline::after);
         let mut stream = request.into_inner();
@@ -43,9 +44,15 @@ impl ClassifierService for Classifier {
         Ok(named(&request_id, Response::new(told.map(answer as fn(_) -> _))))
     }
 
-    async fn classify(&self, request: Request<ClassifyRequest>) -> Result<Response<ClassifyResponse>, Status> {
-        let mut call = self.admit_request(Rpc::Classify, &request)?;
-        let deadline = timeout_of(request.metadata()).and_then(Deadline::after);
+    async fn classify(&self, mut request: Request<ClassifyRequest>) -> Result<Response<ClassifyResponse>, Status> {
+        let admitted = request.extensions_mut().remove::<Admitted>().and_then(|admitted| admitted.take());
+        let (mut call, deadline) = match admitted {
+            Some(admitted) => admitted,
+            None => {
+                let call = self.admit_request(Rpc::Classify, request.metadata(), request.extensions())?;
+                (call, timeout_of(request.metadata()).and_then(Deadline::after))
+            }
+        };
         let ClassifyRequest { options, audio } = request.into_inner();
         match self.classify_whole(&mut call, options.unwrap_or_default(), audio, deadline).await {
             Ok(verdict) => Ok(named(call.request_id(), Response::new(ClassifyResponse { verdict: Some(verdict) }))),
@@ -59,8 +66,14 @@ impl ClassifierService for Classifier {
 }
 
 impl Classifier {
-    fn admit_request<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Call, Status> {
-        self.admit(rpc, request.metadata(), request.extensions()).map_err(|refusal| {
+    /// Admits a call as [`Classifier::admit`] does, or says why not as gRPC does.
+    pub(crate) fn admit_request(
+        &self,
+        rpc: Rpc,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Call, Status> {
+        self.admit(rpc, metadata, extensions).map_err(|refusal| {
             let Refusal { failure, request_id } = *refusal;
             named(&request_id, Status::from(failure))
         })
@@ -72,7 +85,7 @@ fn answer(told: Result<Told, Failure>) -> Answered {
 }
 
 /// Tells the caller what the call is called in logs.
-fn named<A: Answer>(request_id: &str, mut answer: A) -> A {
+pub(crate) fn named<A: Answer>(request_id: &str, mut answer: A) -> A {
     if let Ok(request_id) = MetadataValue::try_from(request_id) {
         answer.metadata_mut().insert(REQUEST_ID, request_id);
     }
@@ -80,7 +93,7 @@ fn named<A: Answer>(request_id: &str, mut answer: A) -> A {
 }
 
 /// What carries metadata back to a caller.
-trait Answer {
+pub(crate) trait Answer {
     fn metadata_mut(&mut self) -> &mut MetadataMap;
 }
 

@@ -176,7 +176,17 @@ impl BoundServer {
             .serve_with_incoming_shutdown(incoming, drain.clone().cancelled_owned());
         let task = tokio::spawn(server);
         tracing::info!(role, %address, tls = target.is_secure(), "listening");
-        Ok(RunningRole { role, service, address, target, readiness, drain, task, http: None })
+        Ok(RunningRole {
+            role,
+            service,
+            address,
+            target,
+            readiness,
+            drain,
+            task: Some(task),
+            http_task: None,
+            http: None,
+        })
     }
 }
 
@@ -198,21 +208,24 @@ pub struct RunningRole {
     target: Target,
     readiness: Readiness,
     drain: CancellationToken,
-    task: JoinHandle<Result<(), tonic::transport::Error>>,
-    http: Option<RunningHttp>,
+    /// None once it has ended.
+    task: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
+    /// The same.
+    http_task: Option<JoinHandle<()>>,
+    http: Option<Target>,
 }
 
 impl RunningRole {
     /// The same role, which also serves `http` until it drains.
     #[must_use]
     pub fn beside(self, http: RunningHttp) -> Self {
-        Self { http: Some(http), ..self }
+        Self { http: Some(http.target), http_task: Some(http.task), ..self }
     }
 
     /// Where the role answers HTTP/1.1, if it does.
     #[must_use]
     pub fn http(&self) -> Option<&Target> {
-        self.http.as_ref().map(|http| &http.target)
+        self.http.as_ref()
     }
 
     /// The address that the role answers on.
@@ -238,19 +251,24 @@ impl RunningRole {
         self.readiness.ready(self.service).await;
     }
 
-    /// Waits until the server has ended: an error unless the role drained.
+    /// Waits until the server has ended: an error unless the role drained. Dropping the future loses nothing.
     ///
     /// # Errors
     /// If the transport failed or the server panicked.
     pub async fn ended(&mut self) -> Result<(), ServerError> {
         let what = self.role;
-        match (&mut self.task).await {
-            Ok(Ok(())) => {}
-            Ok(Err(source)) => return Err(ServerError::Transport { what, source }),
-            Err(source) => return Err(ServerError::Stopped { what, source }),
+        let stopped = |source| ServerError::Stopped { what, source };
+        if let Some(task) = &mut self.task {
+            let ended = task.await;
+            self.task = None;
+            ended.map_err(stopped)?.map_err(|source| ServerError::Transport { what, source })?;
         }
-        let Some(http) = &mut self.http else { return Ok(()) };
-        (&mut http.task).await.map_err(|source| ServerError::Stopped { what, source })
+        if let Some(task) = &mut self.http_task {
+            let ended = task.await;
+            self.http_task = None;
+            ended.map_err(stopped)?;
+        }
+        Ok(())
     }
 
     /// Withdraws readiness, waits for `delay`, takes no new calls, and gives those in flight `grace` to finish.
@@ -265,9 +283,11 @@ impl RunningRole {
             Ok(Err(error)) => tracing::error!(role, %error, "ended badly"),
             Err(_) => {
                 tracing::warn!(role, "calls were still in flight when the grace period ended: cut off");
-                self.task.abort();
-                if let Some(http) = &self.http {
-                    http.task.abort();
+                if let Some(task) = &self.task {
+                    task.abort();
+                }
+                if let Some(task) = &self.http_task {
+                    task.abort();
                 }
             }
         }

@@ -25,9 +25,9 @@ use super::{
 use crate::{
     call::gone,
     classifier::Refusal,
-    classify::Told,
     metrics::Rpc,
     request::{Incoming, Upload},
+    told::Told,
 };
 
 /// After so long without an event, a comment says that the connection lives.

@@ -9,7 +9,7 @@ use super::{
     problem::Problem,
     verdict::{ScoreJson, VerdictJson, scores},
 };
-use crate::classify::Told;
+use crate::told::Told;
 
 /// One event: its name, and what it says.
 #[derive(Debug, Serialize)]

@@ -38,9 +38,9 @@ use super::{
 use crate::{
     call::{Call, gone},
     classifier::{Classifier, Refusal},
-    classify::Told,
     metrics::Rpc,
     request::{Incoming, Upload},
+    told::Told,
 };
 
 /// The largest message, in bytes. A message is in memory as a whole before any of it is heard.

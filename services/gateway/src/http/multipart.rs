@@ -29,8 +29,13 @@ const AUDIO: &str = "audio";
 /// The most that may come without any audio in it, in bytes: the headers of parts, and what is read at once.
 const MAX_WITHOUT_AUDIO: usize = 256 * 1024;
 
-/// The audio in `body`, whose media type is `content_type`.
+/// The audio in `body`, whose media type is `content_type`. Nothing is read before the first piece is wanted.
 pub(super) fn pieces(body: Pieces, content_type: HeaderValue) -> Pieces {
+    let reading = async move { begin(body, content_type) };
+    stream::once(reading).flatten().boxed()
+}
+
+fn begin(body: Pieces, content_type: HeaderValue) -> ReceiverStream<Result<Bytes, Failure>> {
     let (pieces, upload) = mpsc::channel(1);
     tokio::spawn(async move {
         let read = async {
@@ -44,7 +49,7 @@ pub(super) fn pieces(body: Pieces, content_type: HeaderValue) -> Pieces {
             () = pieces.closed() => {}
         }
     });
-    ReceiverStream::new(upload).boxed()
+    ReceiverStream::new(upload)
 }
 
 async fn read(body: Pieces, content_type: HeaderValue, pieces: &PieceSender) -> Result<(), Failure> {
@@ -138,6 +143,21 @@ mod tests {
             b"--b\r\nContent-Disposition: form-data; name=\"audio\"; filename=\"a.wav\"\r\n\r\nab\r\n-cd\r\n--b--\r\n";
         assert_eq!(heard(vec![body]).await.unwrap(), b"ab\r\n-cd");
         assert_eq!(heard(body.chunks(1).collect()).await.unwrap(), b"ab\r\n-cd");
+    }
+
+    #[tokio::test]
+    async fn a_form_is_not_read_before_it_is_wanted() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        let body = stream::repeat_with(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(Bytes::from_static(b"--b--\r\n"))
+        });
+        let mut pieces = pieces(body.take(1).boxed(), CONTENT_TYPE);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        assert!(pieces.next().await.unwrap().is_err());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

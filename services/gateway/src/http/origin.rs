@@ -3,12 +3,16 @@
 //! Browsers let any page send simple requests and open WebSockets anywhere, and only keep it from reading most answers. Here such
 //! requests are refused, by the header `origin`, which no page can forge.
 
+use std::net::IpAddr;
+
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+
+use chorale_runtime::connections::Peer;
 
 use super::{AllowedOrigin, Face, problem::Problem};
 
@@ -22,7 +26,9 @@ const MAX_AGE: &str = "600";
 /// Lets pass who may call, and tells browsers so.
 pub(super) async fn check(State(face): State<Face>, request: Request, next: Next) -> Response {
     let Some(origin) = request.headers().get(header::ORIGIN).cloned() else { return next.run(request).await };
-    if is_own(&origin, request.headers(), request.uri()) {
+    let host = host(request.headers(), request.uri());
+    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.address);
+    if host.is_some_and(|host| is_of(&origin, host) && !may_be_rebound(host, peer)) {
         return next.run(request).await;
     }
     if !is_allowed(&origin, &face.allowed_origins) {
@@ -48,12 +54,27 @@ pub(super) async fn check(State(face): State<Face>, request: Request, next: Next
     response
 }
 
-/// Whether a page of `origin` is ours. Only host and port count: in front of us, somebody else may speak TLS.
-fn is_own(origin: &HeaderValue, headers: &HeaderMap, uri: &Uri) -> bool {
+/// What the caller believes that it calls.
+fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
     let host = uri.authority().map(Authority::as_str);
-    let host = host.or_else(|| headers.get(header::HOST)?.to_str().ok());
+    host.or_else(|| headers.get(header::HOST)?.to_str().ok())
+}
+
+/// Whether `origin` is the site `host`. Only host and port count: in front of us, somebody else may speak TLS.
+fn is_of(origin: &HeaderValue, host: &str) -> bool {
     let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_scheme, host)| host);
-    matches!((page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))
+    page.is_some_and(|page| page.eq_ignore_ascii_case(host))
+}
+
+/// Whether `host` may be a name of somebody else's who led it to this machine (DNS rebinding): on the machine itself, a page of ours
+/// is called by an address or as `localhost`.
+fn may_be_rebound(host: &str, peer: Option<IpAddr>) -> bool {
+    if !peer.is_some_and(|address| address.to_canonical().is_loopback()) {
+        return false;
+    }
+    let Ok(authority) = host.parse::<Authority>() else { return true };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    name != "localhost" && !name.ends_with(".localhost") && name.parse::<IpAddr>().is_err()
 }
 
 fn is_allowed(origin: &HeaderValue, allowed: &[AllowedOrigin]) -> bool {
@@ -66,7 +87,7 @@ mod tests {
 
     fn own(origin: &'static str, host: &'static str) -> bool {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
-        is_own(&HeaderValue::from_static(origin), &headers, &Uri::from_static("/v1/classify"))
+        is_of(&HeaderValue::from_static(origin), super::host(&headers, &Uri::from_static("/v1/classify")).unwrap())
     }
 
     #[test]
@@ -82,7 +103,22 @@ mod tests {
         ] {
             assert!(!own(origin, host), "{origin}");
         }
-        assert!(!is_own(&HeaderValue::from_static("http://a"), &HeaderMap::new(), &Uri::from_static("/")));
+        assert_eq!(super::host(&HeaderMap::new(), &Uri::from_static("/")), None);
+    }
+
+    #[test]
+    fn on_the_machine_itself_only_its_own_names_are_ours() {
+        for peer in ["127.0.0.1", "::1", "::ffff:127.0.0.1"].map(|peer| Some(peer.parse().unwrap())) {
+            for own in ["127.0.0.1:8080", "[::1]:8080", "localhost:8080", "LOCALHOST", "a.localhost:1", "10.0.0.1"] {
+                assert!(!may_be_rebound(own, peer), "{own}");
+            }
+            for other in ["evil.example:8080", "localhost.evil.example", "notlocalhost", "127.0.0.1.evil.example", ""] {
+                assert!(may_be_rebound(other, peer), "{other}");
+            }
+        }
+        for peer in [None, Some("10.0.0.1".parse().unwrap())] {
+            assert!(!may_be_rebound("genres.example", peer));
+        }
     }
 
     #[test]

@@ -1,10 +1,20 @@
 //! What a call may cost.
 
-use std::time::Duration;
+use std::{convert::Infallible, future::poll_fn, time::Duration};
 
 use bytesize::ByteSize;
-use chorale_proto::v1::{ClassifyOptions, PcmFormat, classify_stream_request::Payload};
-use chorale_runtime::failure::Reason;
+use chorale_proto::{
+    inference::grpc_inference_service_client::GrpcInferenceServiceClient,
+    v1::{ClassifyOptions, PcmFormat, classify_stream_request::Payload},
+};
+use chorale_runtime::failure::{Failure, Reason};
+use futures::{Stream, StreamExt, stream};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{Service, http},
+    transport::Channel,
+};
 
 use crate::{
     cluster::Cluster,
@@ -79,6 +89,105 @@ async fn more_streams_than_allowed_are_shed() {
     first.verdict().await.unwrap();
     cluster.wait_metric("chorale_gateway_open_streams", 0).await;
     cluster.classify(ClassifyOptions::default(), &audio(&[0])).await.unwrap();
+}
+
+/// Sends a body by and by to a method, and says how the call failed.
+async fn trickle(
+    cluster: &Cluster,
+    method: &str,
+    pieces: impl Stream<Item = &'static [u8]> + Send + 'static,
+) -> Failure {
+    let mut channel =
+        Channel::from_shared(format!("http://{}", cluster.gateway.address())).unwrap().connect().await.unwrap();
+    let body = axum::body::Body::from_stream(pieces.map(Ok::<_, Infallible>));
+    let request = http::Request::post(method).header("content-type", "application/grpc");
+    let request = request.body(Body::new(body)).unwrap();
+    poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let response = tokio::time::timeout(Duration::from_secs(10), channel.call(request)).await.expect("no answer");
+    Failure::from_status(&Status::from_header_map(response.unwrap().headers()).unwrap())
+}
+
+/// A message is announced, and never comes.
+fn silence() -> impl Stream<Item = &'static [u8]> + Send + 'static {
+    stream::iter([b"\0\0\x10\0\0".as_slice()]).chain(stream::pending())
+}
+
+/// A message that comes byte by byte.
+fn drip() -> impl Stream<Item = &'static [u8]> + Send + 'static {
+    let bytes = stream::repeat(b"\0".as_slice()).then(async |byte| {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        byte
+    });
+    stream::iter([b"\0\0\x10\0\0".as_slice()]).chain(bytes.boxed())
+}
+
+const UNARY: [&str; 4] = [
+    "/chorale.v1.ClassifierService/Classify",
+    "/chorale.v1.ClassifierService/GetModel",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/ServerLive",
+];
+
+#[tokio::test]
+async fn a_message_must_come_at_the_pace_of_an_upload() {
+    let feature = FakeFeature::start();
+    let cluster = Cluster::start(&[&feature], |config| {
+        config.limits.idle_timeout = Duration::from_millis(200);
+        config.limits.min_upload_rate = ByteSize::kib(1);
+    })
+    .await;
+    for method in UNARY {
+        for limit in ["idle_timeout", "min_upload_rate"] {
+            let failure = match limit {
+                "idle_timeout" => trickle(&cluster, method, silence()).await,
+                _ => trickle(&cluster, method, drip()).await,
+            };
+            assert_eq!(failure.reason, Reason::LimitExceeded, "{method}: {failure}");
+            assert_eq!(failure.metadata["limit"], limit, "{method}: {failure}");
+        }
+    }
+    for limit in ["idle_timeout", "min_upload_rate"] {
+        let metric = format!("chorale_gateway_limits_hit_total{{limit=\"{limit}\"}}");
+        assert_eq!(cluster.metric(&metric), UNARY.len() as u64);
+    }
+    assert_eq!(cluster.metric("chorale_gateway_calls_total{rpc=\"Classify\",code=\"LIMIT_EXCEEDED\"}"), 2);
+    cluster.wait_metric("chorale_gateway_open_streams", 0).await;
+}
+
+#[tokio::test]
+async fn messages_take_places_before_they_are_read() {
+    let feature = FakeFeature::start();
+    let cluster = Cluster::start(&[&feature], |config| config.limits.max_concurrent_streams = 1).await;
+    for method in ["/chorale.v1.ClassifierService/Classify", "/inference.GRPCInferenceService/ModelInfer"] {
+        // Whichever comes first has the place, and gets no answer.
+        let refusal = tokio::select! {
+            refusal = trickle(&cluster, method, silence()) => refusal,
+            refusal = trickle(&cluster, method, silence()) => refusal,
+        };
+        assert_eq!(
+            (refusal.reason, refusal.metadata["limit"].as_str()),
+            (Reason::Overloaded, "max_concurrent_streams")
+        );
+        cluster.wait_metric("chorale_gateway_open_streams", 0).await;
+    }
+    cluster.classify(ClassifyOptions::default(), &audio(&[0])).await.unwrap();
+    // A stream of inferences may hold a message as well.
+    let address = format!("http://{}", cluster.gateway.address());
+    let client = GrpcInferenceServiceClient::connect(address).await.unwrap();
+    let _open = client.clone().model_stream_infer(stream::pending()).await.unwrap();
+    let refusal = client.clone().model_stream_infer(stream::pending()).await.unwrap_err();
+    assert_eq!(Failure::from_status(&refusal).reason, Reason::Overloaded);
+}
+
+#[tokio::test]
+async fn who_has_no_token_is_refused_before_a_message_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let callers = folder.path().join("callers.toml");
+    std::fs::write(&callers, format!("[studio]\ntoken_blake3 = '{}'\n", blake3::hash(b"sesame"))).unwrap();
+    let feature = FakeFeature::start();
+    let cluster = Cluster::start(&[&feature], |config| config.auth.callers_file = Some(callers)).await;
+    let failure = trickle(&cluster, "/chorale.v1.ClassifierService/Classify", silence()).await;
+    assert_eq!(failure.reason, Reason::Unauthenticated);
 }
 
 #[tokio::test]

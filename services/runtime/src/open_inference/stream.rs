@@ -7,7 +7,8 @@
 //!      └────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Reading pauses while as many requests as allowed are worked on: the transport then slows the caller down.
+//! Reading pauses while as many requests as allowed are worked on: the transport then slows the caller down. They are worked on
+//! whether or not the caller reads: one that does not keeps its answers waiting, and nothing else.
 
 use std::{
     future::pending,
@@ -23,7 +24,7 @@ use chorale_proto::inference::{
 };
 use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, Status};
 
 use super::{Call, OpenModels, status_of_status};
@@ -110,8 +111,8 @@ pub(super) fn answers<M: OpenModels>(
     let answer = move |request: Result<ModelInferRequest, Status>| {
         let (models, call, work) = (Arc::clone(&models), Arc::clone(&call), Arc::clone(&work));
         work.begun.fetch_add(1, Ordering::SeqCst);
-        // Boxed, as the futures of a role are large.
-        async move {
+        // A task of its own, as this stream is polled only while the caller reads.
+        let task = tokio::spawn(async move {
             let request = request?;
             let id = request.id.clone();
             let answer = match models.infer(&call, request).await {
@@ -120,8 +121,10 @@ pub(super) fn answers<M: OpenModels>(
             };
             work.finished.fetch_add(1, Ordering::SeqCst);
             Ok(answer)
-        }
-        .boxed()
+        });
+        let stopped =
+            |error| Err(Failure::new(Reason::Internal, format!("a request was not finished: {error}")).into());
+        AbortOnDropHandle::new(task).map(move |answer| answer.unwrap_or_else(stopped))
     };
     requests.into_stream().map(answer).buffered(IN_FLIGHT)
 }
@@ -204,7 +207,7 @@ mod tests {
         drop(sender);
         let mut answers = Box::pin(answers(Arc::clone(&models), call(), forever(requests)));
         assert!(futures::poll!(answers.next()).is_pending());
-        assert_eq!(models.working.load(Ordering::SeqCst), IN_FLIGHT);
+        models.wait_working(IN_FLIGHT).await;
         models.let_go.add_permits(1);
         assert_eq!(answers.count().await, 3 * IN_FLIGHT);
         assert_eq!(models.most.load(Ordering::SeqCst), IN_FLIGHT);
@@ -224,6 +227,29 @@ mod tests {
         let refusal = answers.next().await.unwrap().unwrap_err();
         assert_eq!((refusal.code(), Failure::from_status(&refusal).reason), (Code::Unavailable, Reason::Draining));
         assert!(answers.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_a_caller_does_not_read_is_worked_on_and_what_it_left_is_not() {
+        let models = Arc::new(Echo::new(0));
+        let (sender, requests) = mpsc::unbounded();
+        for index in 0..IN_FLIGHT {
+            sender.unbounded_send(request(index, "echo")).unwrap();
+        }
+        let mut unread = Box::pin(answers(Arc::clone(&models), call(), forever(requests)));
+        assert!(futures::poll!(unread.next()).is_pending());
+        models.wait_working(IN_FLIGHT).await;
+        // Nobody polls the answers.
+        models.let_go.add_permits(1);
+        models.wait_working(0).await;
+        models.let_go.acquire().await.unwrap().forget();
+
+        sender.unbounded_send(request(0, "echo")).unwrap();
+        assert!(unread.next().await.unwrap().is_ok());
+        assert!(futures::poll!(unread.next()).is_ready());
+        models.wait_working(1).await;
+        drop(unread);
+        models.wait_working(0).await;
     }
 
     #[tokio::test]
