@@ -6,7 +6,7 @@ use chorale_client::{
     BearerToken, ClassifyOptions, Client, ClientError, ClientOptions, Event, EventKind, Priority, Target, Verdict,
 };
 
-use crate::{cli::CredentialFlags, paths::Track};
+use crate::{cli::listener::CredentialFlags, paths::Track};
 
 /// Why a track has no verdict.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use chorale_client::{Client, Target};
+use chorale_client::Client;
 use chorale_runtime::{process::Process, shutdown::ShutdownConfig, telemetry};
 
 use crate::{
-    cli::{CredentialFlags, ModelFlags},
+    cli::listener::{ListenerFlags, ModelFlags},
     client::{self, Patience},
     cluster::Cluster,
     commands::serve::model_flags,
@@ -31,14 +31,9 @@ pub(crate) fn config(flags: &ModelFlags) -> anyhow::Result<Config> {
 }
 
 impl Listener {
-    /// Connects to the server at `endpoint`, or starts a cluster as `config` says.
-    pub(crate) async fn start(
-        endpoint: Option<&Target>,
-        config: Config,
-        credentials: &CredentialFlags,
-        patience: impl Into<Patience>,
-    ) -> anyhow::Result<Self> {
-        let patience = patience.into();
+    /// Connects to the server that `flags` name, or starts a cluster as `config` says.
+    pub(crate) async fn start(flags: &ListenerFlags, config: Config, patience: Patience) -> anyhow::Result<Self> {
+        let ListenerFlags { endpoint, credentials, .. } = flags;
         if let Some(endpoint) = endpoint {
             return Ok(Self { client: client::connect(endpoint, credentials, patience).await?, cluster: None });
         }

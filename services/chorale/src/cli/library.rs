@@ -3,10 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use chorale_library::{Filter, Format, Order};
-use chorale_runtime::replicas::Target;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{CredentialFlags, ModelFlags, error_rate};
+use super::listener::{EarlyFlag, ListenerFlags};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -57,23 +56,13 @@ pub(crate) struct IndexFlag {
 /// Who listens, and how.
 #[derive(Debug, Args)]
 pub(crate) struct ListeningFlags {
-    /// Use this server instead of starting a cluster in this process
-    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "devices"])]
-    pub(crate) endpoint: Option<Target>,
     #[command(flatten)]
-    pub(crate) credentials: CredentialFlags,
+    pub(crate) listener: ListenerFlags,
     #[command(flatten)]
-    pub(crate) model: ModelFlags,
-    /// Stop listening to a track when more of it could hardly change its genre: with a probability of at most this, for
-    /// example 0.05 [default: hear all of it]
-    #[arg(long, value_name = "ERROR_RATE", value_parser = error_rate)]
-    pub(crate) early: Option<f64>,
+    pub(crate) early: EarlyFlag,
     /// Files in flight at a time [default: the number of cores and two more]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
-    /// Give up on a file after this long
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
-    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Args)]

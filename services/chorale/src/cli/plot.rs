@@ -1,12 +1,11 @@
 //! The arguments of `chorale plot`.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use chorale_picture::{Look, Part, Stretch, Theme};
-use chorale_runtime::replicas::Target;
 use clap::{Args, ValueEnum};
 
-use super::{CredentialFlags, ModelFlags};
+use super::listener::ListenerFlags;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -57,19 +56,11 @@ pub(crate) struct PlotArguments {
     /// Draw up to here [default: the end]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) to: Option<f64>,
-    /// Ask this server for the verdict instead of starting a cluster in this process
-    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "devices"])]
-    pub(crate) endpoint: Option<Target>,
-    #[command(flatten)]
-    pub(crate) credentials: CredentialFlags,
     /// Files to draw at a time [default: the number of cores]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
-    /// Give up on a file's verdict after this long
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
-    pub(crate) timeout: Duration,
     #[command(flatten)]
-    pub(crate) model: ModelFlags,
+    pub(crate) listener: ListenerFlags,
 }
 
 /// What a picture is written as.

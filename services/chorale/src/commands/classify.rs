@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::block_on;
 use crate::{
-    cli::ClassifyArguments,
+    cli::classify::ClassifyArguments,
     client::{self, Manner, TrackError},
     exit::{Exit, UsageError},
     listener::{self, Listener},
@@ -28,8 +28,8 @@ pub(crate) fn run(arguments: &ClassifyArguments) -> anyhow::Result<Exit> {
         return Err(UsageError("standard input (-) can be classified once only".to_owned()).into());
     }
     block_on(async {
-        let ClassifyArguments { endpoint, credentials, model, timeout, .. } = arguments;
-        let listener = Listener::start(endpoint.as_ref(), listener::config(model)?, credentials, *timeout).await?;
+        let flags = &arguments.listener;
+        let listener = Listener::start(flags, listener::config(&flags.model)?, flags.timeout.into()).await?;
         let exit = classify_all(arguments, &listener.client).await;
         listener.end().await;
         exit
@@ -40,7 +40,7 @@ async fn classify_all(arguments: &ClassifyArguments, client: &Client) -> anyhow:
     let tracks = paths::expand(&arguments.paths);
     let single = matches!(arguments.paths.as_slice(), [path] if !path.is_dir());
     let manner = Manner {
-        early_error_rate: arguments.early.unwrap_or_default(),
+        early_error_rate: arguments.early.error_rate(),
         priority: if single { Priority::Interactive } else { Priority::Bulk },
         want_embedding: arguments.embedding,
     };

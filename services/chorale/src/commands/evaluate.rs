@@ -3,7 +3,7 @@
 use chorale_trainer::{EvaluateOptions, Progress, UnknownReport, evaluate, evaluate_chunks};
 
 use crate::{
-    cli::{EvaluateArguments, SplitUnit},
+    cli::train::{EvaluateArguments, SplitUnit},
     exit::Exit,
 };
 

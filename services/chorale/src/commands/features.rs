@@ -8,7 +8,7 @@ use chorale_model::contract::{CHUNK_CELLS, CHUNK_FRAMES, MEL_BANDS};
 use npyz::WriterBuilder;
 
 use crate::{
-    cli::{CellType, FeaturesArguments},
+    cli::features::{CellType, FeaturesArguments},
     exit::Exit,
 };
 

@@ -61,8 +61,8 @@ struct Listening {
 }
 
 async fn listen(arguments: &PlotArguments) -> anyhow::Result<Listening> {
-    let PlotArguments { endpoint, credentials, model, timeout, .. } = arguments;
-    let listener = Listener::start(endpoint.as_ref(), listener::config(model)?, credentials, *timeout).await?;
+    let flags = &arguments.listener;
+    let listener = Listener::start(flags, listener::config(&flags.model)?, flags.timeout.into()).await?;
     let model = listener.client.model().await?;
     Ok(Listening { listener, model })
 }

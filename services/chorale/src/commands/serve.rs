@@ -21,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::block_on;
 use crate::{
     cli::{
-        BatchFlags, CacheFlags, FeatureArguments, GatewayArguments, HttpFlags, InferenceArguments, ModelFlags,
-        ModelsFlag, ServeFlags, UpArguments,
+        listener::ModelFlags,
+        serve::{
+            BatchFlags, CacheFlags, FeatureArguments, GatewayArguments, HttpFlags, InferenceArguments, ModelsFlag,
+            ServeFlags, UpArguments,
+        },
     },
     cluster::Cluster,
     config::{Config, Flags},

@@ -10,7 +10,7 @@ use chorale_trainer::{
 };
 
 use crate::{
-    cli::{Network, TrainArguments},
+    cli::train::{Network, TrainArguments},
     exit::{Exit, UsageError},
 };
 

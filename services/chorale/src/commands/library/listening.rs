@@ -16,8 +16,8 @@ const INTERRUPTED: i32 = 130;
 
 /// Connects to the server that `flags` name, or starts a cluster as `config` says.
 pub(super) async fn listener(flags: &ListeningFlags, config: Config) -> anyhow::Result<Listener> {
-    let patience = Patience { timeout: flags.timeout, attempts: ATTEMPTS };
-    Listener::start(flags.endpoint.as_ref(), config, &flags.credentials, patience).await
+    let patience = Patience { timeout: flags.listener.timeout, attempts: ATTEMPTS };
+    Listener::start(&flags.listener, config, patience).await
 }
 
 /// How to scan, as `flags` say.
@@ -25,7 +25,7 @@ pub(super) fn scan_options(flags: &ListeningFlags) -> ScanOptions {
     let cores = available_parallelism().map_or(1, NonZero::get);
     ScanOptions {
         jobs: flags.jobs.map_or(cores + MORE_THAN_CORES, usize::from),
-        early_error_rate: flags.early.unwrap_or_default(),
+        early_error_rate: flags.early.error_rate(),
         rescan: false,
         retry_failed: false,
     }

@@ -20,7 +20,7 @@ use crate::{
 const FAREWELL: &str = "stopping when what is in flight is done; Ctrl-C again stops at once";
 
 pub(crate) fn run(arguments: &ScanArguments) -> anyhow::Result<Exit> {
-    let config = listener::config(&arguments.listening.model)?;
+    let config = listener::config(&arguments.listening.listener.model)?;
     let path = index_path(&arguments.index)?;
     let index = Index::create(&path)?;
     let _lock = ScanLock::take(&path)?;
