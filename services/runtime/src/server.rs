@@ -25,6 +25,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same on one connection: of 256 streams, so that those which wait for their turn do not hold up the others.
 const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 
+/// What anybody may ask health and reflection, without a token or a place, in bytes.
+const QUESTION_BYTES: usize = 16 * 1024;
+
 /// A server that cannot start, or that failed while it served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -158,9 +161,11 @@ impl BoundServer {
             names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
         };
         routes
-            .add_service(health)
-            .add_service(reflection().build_v1().map_err(reflection_error)?)
-            .add_service(reflection().build_v1alpha().map_err(reflection_error)?);
+            .add_service(health.max_decoding_message_size(QUESTION_BYTES))
+            .add_service(reflection().build_v1().map_err(reflection_error)?.max_decoding_message_size(QUESTION_BYTES))
+            .add_service(
+                reflection().build_v1alpha().map_err(reflection_error)?.max_decoding_message_size(QUESTION_BYTES),
+            );
 
         let target = Target::of(address, tls.is_some());
         let incoming = accept(listener, connections.max, tls, metrics);
