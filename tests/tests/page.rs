@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use chorale_tests::{Browser, Server, fixtures, until, workspace};
+use chorale_proto::v1::ClassifyOptions;
+use chorale_tests::{Browser, Server, command, fixtures, sound, until, workspace};
 use fantoccini::{Locator, key::Key};
 use serde_json::{Value, json};
 
@@ -32,12 +33,12 @@ const NAMELESS: &str = "return [...document.querySelectorAll('button, a, input, 
 /// A server and a browser that shows its page. `None`, with a message, if there is no browser.
 async fn visit(width: u32) -> Option<(Server, Browser)> {
     let browser = Browser::start(width, 900).await?;
-    Some((open_in(&browser).await, browser))
+    Some((open_in(&browser, &[]).await, browser))
 }
 
-/// A server, whose page the browser shows.
-async fn open_in(browser: &Browser) -> Server {
-    let server = Server::start("up", &[]).await;
+/// A server, started with `arguments`, whose page the browser shows.
+async fn open_in(browser: &Browser, arguments: &[&str]) -> Server {
+    let server = Server::start("up", arguments).await;
     server.ready().await;
     browser.client.goto(server.http()).await.unwrap();
     browser.until("the page knows the model", "return document.getElementById('model').textContent").await;
@@ -80,6 +81,9 @@ async fn a_chosen_file_is_classified_before_the_visitors_eyes() {
     assert_eq!(text(&browser, "confidence").await, format!("{:.0}\u{202f}% sure", 100.0 * verdict.confidence));
     let cells = "return document.querySelectorAll('#cells rect').length";
     browser.until("a cell for each chunk", &format!("{cells} === {}", verdict.chunk_count)).await;
+    let said = command::run([Path::new("classify"), &path]).expect_code(0).stdout;
+    let length = format!("  {}, {} chunks,", text(&browser, "length").await, verdict.chunk_count);
+    assert!(said.contains(&length), "the command line says so as well: {length:?} {said}");
 
     // Before pixels are read: the browser remarks on who reads them.
     assert_nothing_on_the_console(&browser).await;
@@ -161,18 +165,73 @@ async fn the_verdict_can_be_downloaded_and_outlives_the_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_files_wait_in_line_and_a_broken_one_stops_none() {
-    let Some((_server, browser)) = visit(1280).await else { return };
+    let Some((server, browser)) = visit(1280).await else { return };
     let text_file = fixtures::broken("text.mp3");
     choose(&browser, &[&track("disco"), &text_file, &track("pop")]).await;
     let states = "const states = [...document.querySelectorAll('.entry')].map((entry) => entry.dataset.state);
         return states.length === 3 && !states.some((state) => ['waiting', 'listening'].includes(state)) && states.join()";
     // The newest is first.
     assert_eq!(browser.until("all three end", states).await, "done,failed,done");
+    // Votes of a POST could not be shown during the upload.
+    let live = "chorale_gateway_calls_total{rpc=\"HttpLive\",code=\"OK\"} 2";
+    assert!(server.metrics().contains(live), "over WebSockets: {}", server.metrics());
     browser.client.find(Locator::Css(".entry[data-state=failed] button")).await.unwrap().click().await.unwrap();
     assert_eq!(text(&browser, "problem-title").await, "This is no audio that Chorale can read");
     assert!(text(&browser, "problem-detail").await.starts_with("The server says: "));
     let shown = browser.client.find(Locator::Id("problem")).await.unwrap().is_displayed().await.unwrap();
     assert!(shown, "in view");
+    assert_nothing_on_the_console(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_track_can_be_cancelled_and_heard_again() {
+    let Some((server, browser)) = visit(1280).await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.wav");
+    std::fs::write(&path, sound::wav(&sound::chord(900.0, 4))).unwrap();
+    choose(&browser, &[&path]).await;
+    browser.until("a vote", "return document.querySelectorAll('#cells rect').length").await;
+    browser.client.find(Locator::Id("cancel")).await.unwrap().click().await.unwrap();
+    assert_eq!(browser.until("the track ends", OUTCOME).await, "cancelled");
+    until("the server hears of it", std::time::Duration::from_secs(30), async || {
+        (server.metric("chorale_gateway_open_streams") == Some(0.0)).then_some(())
+    })
+    .await;
+    assert!(server.metrics().contains("code=\"CANCELLED\"} 1"), "{}", server.metrics());
+    browser.client.find(Locator::Id("again")).await.unwrap().click().await.unwrap();
+    let again = "const state = document.querySelector('.entry').dataset.state;
+        return ['done', 'failed'].includes(state) && state";
+    assert_eq!(browser.until("the track ends this time", again).await, "done");
+    assert_nothing_on_the_console(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overloaded_server_is_asked_again_after_a_while() {
+    let Some(browser) = Browser::start(1280, 900).await else { return };
+    let server = open_in(&browser, &["--set", "gateway.limits.max_streams_per_caller=1"]).await;
+    let mut other = server.client().await.upload(ClassifyOptions::default()).await.unwrap();
+    other.accepted().await.unwrap();
+    choose(&browser, &[&track("blues")]).await;
+    let counts = "return document.getElementById('problem-retry').textContent.startsWith('Trying again in')";
+    browser.until("the page says when it will try again", counts).await;
+    assert_eq!(text(&browser, "problem-title").await, "The server has too much to do");
+    drop(other);
+    assert_eq!(browser.until("the track ends", OUTCOME).await, "done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_files_are_words_and_no_markup() {
+    let Some((_server, browser)) = visit(1280).await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let name = "<img src=x alt=\"&amp; 夜曲.mp3";
+    let path = folder.path().join(name);
+    std::fs::copy(track("pop"), &path).unwrap();
+    assert_eq!(outcome_of(&browser, &path).await, "done");
+    for place in ["#track-name", ".entry-name"] {
+        let shown = format!("return document.querySelector('{place}').textContent");
+        assert_eq!(browser.run(&shown).await, name, "{place}");
+    }
+    assert_eq!(browser.run("return document.querySelectorAll('main img').length").await, 0);
     assert_nothing_on_the_console(&browser).await;
 }
 
@@ -231,7 +290,7 @@ async fn on_a_phone_nothing_is_too_wide_and_everything_has_a_name() {
 #[ignore = "writes deploy/studio.webp, the picture in the README"]
 async fn picture_of_the_readme() {
     let browser = Browser::start(1180, 1010).await.expect("a browser");
-    let _server = open_in(&browser).await;
+    let _server = open_in(&browser, &[]).await;
     assert_eq!(outcome_of(&browser, &track("reggae")).await, "done");
     browser.until("the track can be played", "return !document.getElementById('play').disabled").await;
     let reach = browser.client.find(Locator::Id("reach")).await.unwrap();

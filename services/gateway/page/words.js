@@ -1,8 +1,8 @@
 // Numbers, times and problems in words.
 
-/** `1:05`, or `1:02:03` from an hour on. */
+/** `1:05`, or `1:02:03` from an hour on; rounded, as on the command line. */
 export function clock(seconds) {
-  const whole = Math.max(0, Math.floor(seconds + 1e-6));
+  const whole = Math.max(0, Math.round(seconds));
   const two = (value) => String(value).padStart(2, "0");
   const hours = Math.floor(whole / 3600);
   const minutes = Math.floor(whole / 60) % 60;
