@@ -54,7 +54,9 @@ fn assert_same(json: &Value, verdict: &Verdict) {
             (&json["genre"], &json["chunk_count"]),
             (&segment.genre.clone().into(), &segment.chunk_count.into())
         );
+        assert_close(&json["start_seconds"], segment.start_seconds);
         assert_close(&json["end_seconds"], segment.end_seconds);
+        assert_close(&json["confidence"], segment.confidence);
     }
 }
 
@@ -124,9 +126,11 @@ async fn a_body_or_a_form_gets_the_verdict_that_grpc_gets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_tell_all_that_the_network_heard() {
     let (server, client, description) = start(&[]).await;
-    let path = genre("jazz");
+    // Its genre changes twice.
+    let path = genre("reggae");
     let audio = fixtures::read(&path);
     let verdict = server.client().await.classify(audio.clone()).await.unwrap();
+    assert_eq!(verdict.segments.len(), 3);
 
     let plain = client.events("/v1/classify", audio.clone()).await;
     assert_eq!(plain.headers["cache-control"], "no-store");
@@ -415,6 +419,7 @@ async fn browsers_are_told_what_a_page_may_do() {
     let _ = model("null").await.problem(403, "ORIGIN_NOT_ALLOWED");
     let theirs = model(site).await;
     assert_eq!((theirs.status, theirs.header("access-control-allow-origin")), (200, site));
+    assert_eq!(theirs.header("vary"), "origin", "no cache between gives it to another site");
     let asked = [("origin", site), ("access-control-request-method", "POST")];
     let preflight = client.send(axum::http::Method::OPTIONS, "/v1/classify", &asked, Body::empty()).await;
     assert_eq!(preflight.status, 204);

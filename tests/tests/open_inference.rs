@@ -182,6 +182,8 @@ async fn triton_asks_a_gateway_about_files() {
     let of_stream: Vec<&Value> =
         stream.as_array().unwrap().iter().map(|answer| &answer["outputs"]["genre"][0]).collect();
     assert_eq!(of_stream, [&genres[0], &Value::Null, &genres[1]]);
+    // By these a caller tells the answers of a stream apart.
+    assert_eq!([&both["id"], &stream[0]["id"], &stream[2]["id"]], [&json!("both"), &json!("a"), &json!("c")]);
     assert_eq!(message(&stream[1]), message(refused));
     assert_eq!((&anew["outputs"]["genre"][0], &short["outputs"]), (&genres[0], &json!({"genre": [genres[0]]})));
     assert_eq!(status(refused), "StatusCode.INVALID_ARGUMENT");

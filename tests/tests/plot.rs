@@ -120,6 +120,33 @@ fn pixels_are_as_many_as_were_asked_for_and_none_of_them_depends_on_the_machine(
     assert!(dark_pixels > 300, "{dark_pixels} pixels of the title");
 }
 
+#[test]
+fn low_tones_are_below_and_loud_ones_are_strong() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tone, out) = (folder.path().join("tone.wav"), folder.path().join("tone.png"));
+    // A tone of 300 Hz in the second half, and silence before.
+    let sample = |index: u32| {
+        let seconds = f64::from(index) / 22_050.0;
+        if seconds < 4.0 { 0 } else { (12_000.0 * (300.0 * std::f64::consts::TAU * seconds).sin()) as i16 }
+    };
+    fs::write(&tone, sound::wav(&(0..8 * 22_050).map(sample).collect::<Vec<_>>())).unwrap();
+    plot(&tone, &out, &["--what", "spectrogram", "--size", "800x400", "--scale", "1"]).expect_code(0);
+    let (width, height, pixels) = pixels(&out);
+    // On paper, what is loud is dark.
+    let darkness = |left: u32, top: u32| {
+        let places = (top..top + height / 5).flat_map(|row| (left..left + width / 5).map(move |column| (row, column)));
+        let dark =
+            |(row, column)| pixels[(row * width + column) as usize].iter().map(|channel| 255 - u64::from(*channel));
+        places.flat_map(dark).sum::<u64>()
+    };
+    let (before, during) = (width / 4, width * 3 / 5);
+    let (above, below) = (height * 3 / 10, height * 6 / 10);
+    let loud = darkness(during, below);
+    for (what, quiet) in [("above it", darkness(during, above)), ("before it", darkness(before, below))] {
+        assert!(loud > 2 * quiet, "{what}: {quiet} of {loud}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_gives_the_same_verdict_also_when_it_knows_it_already() {
     let server = Server::start("up", &[]).await;
