@@ -18,6 +18,7 @@ mod redis;
 mod running;
 mod server;
 mod skip;
+mod stand_in;
 mod wait;
 
 pub mod certificates;
@@ -50,4 +51,5 @@ pub use redis::Redis;
 pub use running::Running;
 pub use server::{Server, health};
 pub use skip::{note, skip, skip_without_tool};
+pub use stand_in::StandIn;
 pub use wait::until;

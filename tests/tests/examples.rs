@@ -1,20 +1,27 @@
-//! The examples of clients do what they show: verdicts, votes, errors that a program can decide by, another attempt where the
-//! server asks for one, tokens, TLS and deadlines.
+//! The examples of clients do what they show: verdicts, votes, errors that a program can decide by, another attempt where that
+//! helps, tokens, TLS and deadlines.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use chorale_proto::v1::{ClassifyOptions, Verdict};
 use chorale_tests::{
-    Authority, Server,
+    Authority, Server, StandIn,
     command::Finished,
     examples::Example,
     fixtures,
     grpcurl::{Grpcurl, base64},
     until,
 };
+use futures::future::join_all;
 use serde_json::Value;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -96,6 +103,94 @@ async fn each_comes_back_when_an_overloaded_server_asks_for_it() {
         let finished = running.await.unwrap().expect_code(0);
         assert!(finished.stdout.contains(" % sure"), "{language}: {}", finished.stdout);
     }
+}
+
+/// A way to `server` whose first connection breaks in the middle of an upload.
+async fn way_that_breaks_once(server: &str) -> String {
+    const BYTES: u64 = 20_000;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, server) = (listener.local_addr().unwrap(), server.to_owned());
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let Ok((mut caller, _)) = listener.accept().await else { return };
+            let mut gateway = TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(async move {
+                if connection > 0 {
+                    let _ = tokio::io::copy_bidirectional(&mut caller, &mut gateway).await;
+                    return;
+                }
+                let ((upload, mut to_caller), (mut answers, mut to_gateway)) = (caller.split(), gateway.split());
+                let mut upload = upload.take(BYTES);
+                tokio::select! {
+                    _ = tokio::io::copy(&mut upload, &mut to_gateway) => {}
+                    _ = tokio::io::copy(&mut answers, &mut to_caller) => {}
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_sends_a_track_again_whose_connection_broke() {
+    let server = Server::start("up", &[]).await;
+    server.ready().await;
+    // A file of its own for each: what is known already is not uploaded.
+    for (example, path) in Example::all().into_iter().zip(fixtures::genres()) {
+        let (endpoint, language) = (way_that_breaks_once(server.address()).await, example.language);
+        let run = move || example.run(&["--endpoint", &endpoint, text(&path)]);
+        let finished = tokio::task::spawn_blocking(run).await.unwrap().expect_code(0);
+        assert!(finished.stdout.contains(" % sure"), "{language}: {}", finished.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tries_again_what_may_help_and_nothing_else() {
+    let without_details = [
+        Status::unavailable("the connection is refused"),
+        Status::cancelled("the stream was reset"),
+        Status::internal("the stream was reset"),
+        Status::unknown("the connection is closed"),
+        Status::resource_exhausted("calm down"),
+    ];
+    let after = |seconds| ErrorDetails::with_retry_info(Some(Duration::from_secs(seconds)));
+    let asked = Duration::from_secs(2);
+    let explained = ErrorDetails::with_error_info("A_REASON", "somebody.else", HashMap::new());
+    let final_ones = [
+        Status::with_error_details(Code::Unavailable, "and will stay so", explained.clone()),
+        Status::with_error_details(Code::Internal, "a bug", explained),
+        Status::invalid_argument("this will not do"),
+        Status::deadline_exceeded("too late"),
+        // Later than the caller's deadline.
+        Status::with_error_details(Code::Unavailable, "come back in an hour", after(3600)),
+    ];
+    let asks = Status::with_error_details(Code::ResourceExhausted, "come back", after(asked.as_secs()));
+    let again: Vec<Status> = std::iter::once(asks).chain(without_details).collect();
+    let endings = again.iter().cloned().flat_map(|status| [Some(status), None]);
+    let endings: Vec<_> = endings.chain(final_ones.iter().cloned().map(Some)).collect();
+    let file = fixtures::genres().remove(0);
+    let files = vec![text(&file).to_owned(); again.len() + final_ones.len()];
+
+    let runs = Example::all().into_iter().map(async |example| {
+        let server = StandIn::start(endings.clone()).await;
+        let (endpoint, language, files) = (server.endpoint().to_owned(), example.language, files.clone());
+        let run = move || {
+            let files: Vec<&str> = files.iter().map(String::as_str).collect();
+            example.run(&[&["--endpoint", &endpoint, "--timeout", "60"][..], &files].concat())
+        };
+        let finished = tokio::task::spawn_blocking(run).await.unwrap().expect_code(1);
+        let (said, calls) = (format!("{language}: {}{}", finished.stdout, finished.stderr), server.calls());
+        assert_eq!(finished.stdout.matches(" % sure").count(), again.len(), "{said}");
+        assert_eq!(calls.len(), endings.len(), "each is sent again once, or never: {said}");
+        assert!(calls[1] - calls[0] >= asked, "not before the server asked for it: {said}");
+        for pair in calls[2..2 * again.len()].chunks(2) {
+            assert!(pair[1] - pair[0] >= Duration::from_millis(400), "not at once: {said}");
+        }
+        for status in &final_ones {
+            assert!(finished.stderr.contains(status.message()), "{said}");
+        }
+    });
+    join_all(runs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

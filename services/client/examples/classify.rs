@@ -31,10 +31,10 @@ struct Arguments {
     /// Certificates (PEM) that an https:// server is believed by [default: those of this system]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Deadline of one attempt
+    /// Give up on a file after this long
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     timeout: Duration,
-    /// How often a file is tried, where the server asks to try again
+    /// How often a file is tried, where trying again helps
     #[arg(long, value_name = "N", default_value_t = 5)]
     attempts: usize,
 }
@@ -85,7 +85,7 @@ async fn classify_all(arguments: &Arguments) -> Result<usize, ClientError> {
 
 async fn classify(client: &Client, file: &Path) -> Result<Verdict, ClientError> {
     let options = ClassifyOptions { events: vec![EventKind::ChunkVote.into()], top_k: 3, ..ClassifyOptions::default() };
-    // Digests the file, uploads it only if the server does not know its verdict, and tries again where the server asks for it.
+    // Digests the file, uploads it only if the server does not know its verdict, and tries again where that helps.
     client
         .classify_file(file, options, |event| {
             if let Event::ChunkVote(vote) = event {

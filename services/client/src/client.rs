@@ -1,6 +1,10 @@
-//! The caller's side of `ClassifyStream`: digest, upload while the verdict forms, try again when asked to.
+//! The caller's side of `ClassifyStream`: digest, upload while the verdict forms, try again where that helps.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use chorale_proto::v1::{
@@ -25,9 +29,9 @@ pub struct ClientOptions {
     pub tls: ClientTlsConfig,
     /// Who calls. Default: nobody in particular.
     pub token: Option<BearerToken>,
-    /// The deadline of one attempt. The cluster stops its work when it passes. Default: one hour.
+    /// When to give up on a file or another call, all attempts together. The cluster stops its work then. Default: one hour.
     pub timeout: Duration,
-    /// How often a file is tried at most, where the server asks to try again. Default: 5.
+    /// How often a file is tried at most, where trying again helps. Default: 5.
     pub attempts: usize,
 }
 
@@ -64,21 +68,24 @@ impl Client {
     /// # Errors
     /// If the server does not say.
     pub async fn model(&self) -> Result<GetModelResponse, ClientError> {
-        let answer = self.classifier.clone().get_model(self.request(GetModelRequest {})).await;
+        let answer = self.classifier.clone().get_model(self.request(self.timeout, GetModelRequest {})).await;
         Ok(answer.map_err(|status| ClientError::of_status(&status))?.into_inner())
     }
 
     /// Classifies a file. It is sent only if its verdict is in no cache: it is digested first, unless `options` have its digest.
-    /// `on_event` hears the events that `options` want; they begin again with each attempt.
+    /// It is sent again if the connection broke, or the server asks for that, no earlier than it says. `on_event` hears the
+    /// events that `options` want; they begin again with each attempt.
     ///
     /// # Errors
-    /// If the file cannot be read, or the server says no; after `attempts` if it asked to try again.
+    /// If the file cannot be read, or the server says no; after `attempts`, or before `timeout` would pass, if it may be tried
+    /// again.
     pub async fn classify_file(
         &self,
         path: &Path,
         options: ClassifyOptions,
         on_event: impl Fn(Event) + Sync,
     ) -> Result<Verdict, ClientError> {
+        let deadline = Instant::now() + self.timeout;
         let mut options = options;
         if options.content_type.is_empty() {
             options.content_type = path.extension().unwrap_or_default().to_string_lossy().into_owned();
@@ -86,12 +93,18 @@ impl Client {
         if options.blake3_digest.is_empty() {
             options.blake3_digest = upload::digest(path).await?;
         }
-        let attempt =
-            || async { self.classify_reader(tokio::fs::File::open(path).await?, options.clone(), &on_event).await };
+        let attempt = || async {
+            let file = tokio::fs::File::open(path).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.classify_within(left, file, options.clone(), &on_event).await
+        };
         attempt
             .retry(ExponentialBuilder::default().with_jitter().with_max_times(self.attempts.saturating_sub(1)))
             .when(|error| error.retry_after().is_some())
-            .adjust(|error, planned| planned.map(|delay| delay.max(error.retry_after().unwrap_or_default())))
+            .adjust(|error, planned| {
+                let delay = planned?.max(error.retry_after()?);
+                (Instant::now() + delay < deadline).then_some(delay)
+            })
             .await
     }
 
@@ -105,11 +118,21 @@ impl Client {
         options: ClassifyOptions,
         on_event: impl Fn(Event) + Sync,
     ) -> Result<Verdict, ClientError> {
+        self.classify_within(self.timeout, audio, options, on_event).await
+    }
+
+    async fn classify_within(
+        &self,
+        timeout: Duration,
+        audio: impl AsyncRead + Unpin + Send + 'static,
+        options: ClassifyOptions,
+        on_event: impl Fn(Event) + Sync,
+    ) -> Result<Verdict, ClientError> {
         let failed = |status: tonic::Status| ClientError::of_status(&status);
         let (requests, outgoing) = mpsc::channel(MESSAGES_AHEAD);
         // The channel is empty and its receiver is alive: this neither waits nor fails.
         let _ = requests.send(ClassifyStreamRequest { payload: Some(Payload::Options(options)) }).await;
-        let request = self.request(ReceiverStream::new(outgoing));
+        let request = self.request(timeout, ReceiverStream::new(outgoing));
         let mut events = self.classifier.clone().classify_stream(request).await.map_err(failed)?.into_inner();
         let mut pending = Some((requests, audio));
         let mut upload = None;
@@ -134,9 +157,9 @@ impl Client {
         Err(ClientError::unfinished())
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    fn request<T>(&self, timeout: Duration, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.set_timeout(self.timeout);
+        request.set_timeout(timeout);
         if let Some(token) = &self.token {
             token.sign(&mut request);
         }

@@ -8,6 +8,7 @@ use chorale_runtime::{
     tls::TlsError,
 };
 use tonic::Code;
+use tonic_types::StatusExt;
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,12 @@ impl ClientError {
     }
 
     pub(crate) fn of_status(status: &tonic::Status) -> Self {
-        Failure::from_peer(status, "the server").into()
+        let mut failure = Failure::from_peer(status, "the server");
+        // What carries details was said by somebody, who also says whether to come back.
+        if !status.details().is_empty() {
+            failure.retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        }
+        failure.into()
     }
 
     pub(crate) fn unfinished() -> Self {
@@ -92,5 +98,31 @@ fn code_name(reason: Reason) -> &'static str {
         Code::Cancelled => "CANCELLED",
         Code::Unauthenticated => "UNAUTHENTICATED",
         _ => "INTERNAL",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic::Status;
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_broken_connection_and_who_asks_for_it_are_worth_another_attempt() {
+        let retry_after = |status: &Status| ClientError::of_status(status).retry_after();
+        for code in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::Unknown, Code::ResourceExhausted] {
+            assert!(retry_after(&Status::new(code, "reset")).is_some(), "{code}");
+            let mut details = ErrorDetails::with_error_info("SOMETHING", "somebody.else", HashMap::new());
+            assert_eq!(retry_after(&Status::with_error_details(code, "no", details.clone())), None, "{code}");
+            details.set_retry_info(Some(Duration::from_secs(7)));
+            let asks = Status::with_error_details(code, "later", details);
+            assert_eq!(retry_after(&asks), Some(Duration::from_secs(7)), "{code}");
+        }
+        for code in [Code::InvalidArgument, Code::DeadlineExceeded, Code::Unauthenticated, Code::FailedPrecondition] {
+            assert_eq!(retry_after(&Status::new(code, "no")), None, "{code}");
+        }
     }
 }

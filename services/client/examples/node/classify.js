@@ -23,7 +23,7 @@ const USAGE = `Usage: classify.js [OPTIONS] FILE...
 Options:
   --endpoint URL     default: http://127.0.0.1:50051
   --ca FILE          certificates (PEM) that an https:// server is believed by
-  --timeout SECONDS  deadline of one attempt; default: 60
+  --timeout SECONDS  give up on a file after this long; default: 60
   --attempts N       default: 5
   --proto DIR        default: the folder of this checkout`;
 
@@ -42,11 +42,15 @@ const details = protobuf.parse(
   { keepCase: true },
 ).root;
 
+// What calls end with when their connection breaks, as it does when a gateway goes. Chorale's own errors have details.
+const { CANCELLED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNKNOWN } = grpc.status;
+const BROKEN_CONNECTION = [CANCELLED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNKNOWN];
+
 /** What the details of an error say: a reason, the field that is wrong, the seconds after which to try again. */
 function explain(error) {
-  // A server that is away gives no details, and may come back.
-  const said = { reason: '', field: '', retryAfter: error.code === grpc.status.UNAVAILABLE ? 1 : undefined };
   const [bytes] = error.metadata?.get('grpc-status-details-bin') ?? [];
+  const broken = bytes === undefined && BROKEN_CONNECTION.includes(error.code);
+  const said = { reason: '', field: '', retryAfter: broken ? 1 : undefined };
   for (const { type_url: url, value } of bytes ? decode('Status', bytes).details : []) {
     switch (url) {
       case 'type.googleapis.com/google.rpc.ErrorInfo':
@@ -80,12 +84,12 @@ function describe(error) {
 }
 
 /** One attempt: the options, then the audio as soon as the server has said that it wants it. */
-function classifyOnce(client, file, { timeout, metadata }) {
+function classifyOnce(client, file, deadline, metadata) {
   return new Promise((resolve, reject) => {
     const audio = fs.createReadStream(file, { highWaterMark: MESSAGE_BYTES });
     audio.on('error', reject);
     audio.once('open', () => {
-      const call = client.ClassifyStream(metadata, { deadline: Date.now() + 1000 * timeout });
+      const call = client.ClassifyStream(metadata, { deadline });
       let verdict;
       call.on('data', (response) => {
         switch (response.event) {
@@ -123,15 +127,17 @@ async function upload(call, audio) {
   call.end();
 }
 
-/** Tries again where the server asks for it: no earlier than it says, later each time, and not all callers at once. */
-async function classify(client, file, chosen) {
+/** Tries again where that helps: no earlier than the server says, later each time, and not all callers at once. */
+async function classify(client, file, { timeout, attempts, metadata }) {
+  const deadline = Date.now() + 1000 * timeout;
   for (let attempt = 1; ; attempt++) {
     try {
-      return await classifyOnce(client, file, chosen);
+      return await classifyOnce(client, file, deadline, metadata);
     } catch (error) {
       const { retryAfter } = explain(error);
-      if (retryAfter === undefined || attempt >= chosen.attempts) throw error;
+      if (retryAfter === undefined || attempt >= attempts) throw error;
       const delay = Math.max(retryAfter, 0.2 * 2 ** attempt) * (1 + Math.random() / 2);
+      if (Date.now() + 1000 * delay > deadline) throw error;
       console.error(`${file}: ${describe(error)}; again in ${delay.toFixed(1)} s`);
       await sleep(1000 * delay);
     }

@@ -25,6 +25,8 @@ from grpc_status import rpc_status
 from grpc_tools import protoc
 
 MESSAGE_BYTES = 64 * 1024
+# What calls end with when their connection breaks, as it does when a gateway goes. Chorale's own errors have details.
+BROKEN_CONNECTION = ("CANCELLED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN")
 
 
 def generate(proto, out):
@@ -46,10 +48,9 @@ class Problem(Exception):
     def __init__(self, error):
         self.code = error.code()
         self.reason, self.field, self.retry_after = "", "", None
-        # A server that is away gives no details, and may come back.
-        if self.code == grpc.StatusCode.UNAVAILABLE:
-            self.retry_after = 1.0
         status = rpc_status.from_call(error)
+        if status is None and self.code.name in BROKEN_CONNECTION:
+            self.retry_after = 1.0
         for detail in status.details if status else []:
             info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
             request = error_details_pb2.BadRequest()
@@ -109,15 +110,19 @@ def classify_once(protocol, stub, audio, hint, timeout, metadata):
 
 
 def classify(protocol, stub, path, timeout, metadata, attempts):
-    """Tries again where the server asks for it: no earlier than it says, later each time, and not all callers at once."""
+    """Tries again where that helps: no earlier than the server says, later each time, and not all callers at once."""
+    deadline = time.monotonic() + timeout
     for attempt in range(1, attempts + 1):
         try:
             with open(path, "rb") as audio:
-                return classify_once(protocol, stub, audio, path.suffix.lstrip("."), timeout, metadata)
+                left = deadline - time.monotonic()
+                return classify_once(protocol, stub, audio, path.suffix.lstrip("."), left, metadata)
         except Problem as problem:
             if problem.retry_after is None or attempt == attempts:
                 raise
             delay = max(problem.retry_after, 0.2 * 2**attempt) * random.uniform(1.0, 1.5)
+            if time.monotonic() + delay > deadline:
+                raise
             print(f"{path}: {problem}; again in {delay:.1f} s", file=sys.stderr)
             time.sleep(delay)
 
@@ -139,7 +144,7 @@ def print_verdict(path, verdict):
 
 
 def clock(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
     return f"{minutes}:{seconds:02}"
 
 
@@ -163,7 +168,7 @@ def arguments():
     add("files", nargs="+", type=path, metavar="FILE", help="audio of any format that Chorale reads")
     add("--endpoint", default="http://127.0.0.1:50051", metavar="URL", help=default)
     add("--ca", type=path, metavar="FILE", help="certificates (PEM) that an https:// server is believed by")
-    add("--timeout", type=float, default=60, metavar="SECONDS", help=f"deadline of one attempt; {default}")
+    add("--timeout", type=float, default=60, metavar="SECONDS", help=f"give up on a file after this long; {default}")
     add("--attempts", type=int, default=5, metavar="N", help=default)
     add("--proto", type=path, default=checkout / "proto", metavar="DIR", help="default: the folder of this checkout")
     return parser.parse_args()
