@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -328,6 +329,9 @@ fn the_library_is_exported_for_other_programs() {
 
     let piped = library.run("export", &["--format", "csv", "-o", "-"]).expect_code(0);
     assert_eq!(piped.stdout, table);
+    symlink("/proc/self/fd/1", out("stdout.csv")).unwrap();
+    let streamed = library.run("export", &["-o", &out("stdout.csv")]).expect_code(0);
+    assert_eq!(streamed.stdout, table, "what is no file is written to, and never replaced");
     let nameless = library.run("export", &["-o", &out("tracks")]).expect_code(2);
     assert!(nameless.stderr.contains("--format"), "{}", nameless.stderr);
 }

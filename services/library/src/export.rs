@@ -9,6 +9,8 @@ use std::{
     path::Path,
 };
 
+use chorale_model::WholeFile;
+
 use crate::{Filter, Index, LibraryError};
 
 pub use self::json_lines::json_line;
@@ -62,18 +64,9 @@ pub fn export<W: Write + Send>(
 /// As [`export`].
 pub fn export_to_file(index: &Index, filter: &Filter, format: Format, path: &Path) -> Result<u64, LibraryError> {
     let unwritten = unwritten(path);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Less what the user's mask takes away, as of any new file.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.prefix(".chorale-export").tempfile_in(folder).map_err(&unwritten)?;
+    let mut file = WholeFile::create(path).map_err(&unwritten)?;
     let count = export(index, filter, format, BufWriter::new(&mut file), path)?;
-    file.as_file().sync_all().map_err(&unwritten)?;
-    file.persist(path).map_err(|error| unwritten(error.error))?;
+    file.finish().map_err(&unwritten)?;
     Ok(count)
 }
 

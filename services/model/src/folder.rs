@@ -2,11 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::Read,
     path::Path,
 };
 
-use crate::{Manifest, ModelError, Result, Weights, cost, manifest::Contract};
+use crate::{Manifest, ModelError, Result, Weights, cost, manifest::Contract, whole_file::write_whole};
 
 /// The file of the weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -199,15 +199,7 @@ fn read(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>> {
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = folder.join(name);
-    let unfinished = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = File::create(&unfinished)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&unfinished, &path));
-    written.map_err(|source| {
-        // The write has failed already; what is left over is only untidy.
-        let _ = fs::remove_file(&unfinished);
-        ModelError::Write { path, source }
-    })
+    write_whole(&path, bytes).map_err(|source| ModelError::Write { path, source })
 }
 
 #[cfg(test)]

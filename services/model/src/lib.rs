@@ -40,6 +40,7 @@ mod seed_cnn;
 mod unfold;
 mod vote;
 mod weights;
+mod whole_file;
 mod winograd;
 
 pub use architecture::{Architecture, EMBEDDING_FEATURES, EnsembleShape};
@@ -61,3 +62,4 @@ pub use seed_cnn::SeedCnn;
 pub use unfold::{Fold, Patch, Unfold};
 pub use vote::Votes;
 pub use weights::{Array, Weights};
+pub use whole_file::{WholeFile, write_whole};

@@ -1,26 +1,14 @@
 //! Writing files that are whole or not there.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::Path,
-};
+use std::{fs, path::Path};
+
+use chorale_model::write_whole;
 
 use crate::{Result, TrainerError};
 
 /// Writes a file under another name and renames it: whoever reads it finds the old file or the new one.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let named = |source| TrainerError::Write { path: path.to_owned(), source };
-    let name = path.file_name().ok_or_else(|| named(io::ErrorKind::IsADirectory.into()))?;
-    let unfinished = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let written = File::create(&unfinished)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&unfinished, path));
-    written.map_err(|source| {
-        // The write has failed already; what is left over is only untidy.
-        let _ = fs::remove_file(&unfinished);
-        named(source)
-    })
+    write_whole(path, bytes).map_err(|source| TrainerError::Write { path: path.to_owned(), source })
 }
 
 /// Creates a folder and those above it, where they are missing.

@@ -177,7 +177,7 @@ fn write(drawn: &[u8], picture: Option<&Path>) -> anyhow::Result<Option<String>>
         stdout.write_all(drawn).and_then(|()| stdout.flush()).context("cannot write to standard output")?;
         return Ok(None);
     };
-    destination::write_whole(path, drawn).with_context(|| format!("cannot write {}", path.display()))?;
+    chorale_model::write_whole(path, drawn).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Some(format!("{}  {} kB", path.display(), drawn.len().div_ceil(1_000))))
 }
 

@@ -113,7 +113,7 @@ fn a_file_is_replaced_as_a_whole_or_left() {
     assert_eq!(export_to_file(&index, &Filter::default(), Format::Csv, &out).unwrap(), 3);
     assert!(fs::read_to_string(&out).unwrap().starts_with("path,"));
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(names.iter().all(|name| !name.to_string_lossy().contains("chorale-export")), "{names:?}");
+    assert!(names.iter().all(|name| !name.to_string_lossy().contains(".chorale-")), "{names:?}");
     let nowhere = folder.path().join("no/such/folder.csv");
     let error = export_to_file(&index, &Filter::default(), Format::Csv, &nowhere).unwrap_err().to_string();
     assert!(error.contains("cannot be written"), "{error}");

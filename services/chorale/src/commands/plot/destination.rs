@@ -3,8 +3,8 @@
 use std::{
     collections::HashSet,
     ffi::OsString,
-    fs::{self, File},
-    io::{self, IsTerminal, Write},
+    fs,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
 
@@ -124,20 +124,6 @@ fn named(mut stem: OsString, format: PictureFormat) -> PathBuf {
     stem.push(".");
     stem.push(format.extension());
     stem.into()
-}
-
-/// Writes a file under another name and renames it: whoever reads it finds the old file or the new one.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-    let unfinished = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let written = File::create(&unfinished)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&unfinished, path));
-    if written.is_err() {
-        // The write has failed already; what is left over is only untidy.
-        let _ = fs::remove_file(&unfinished);
-    }
-    written
 }
 
 #[cfg(test)]
