@@ -12,6 +12,7 @@ mod manual;
 mod paths;
 mod progress;
 mod render;
+mod render_playlist;
 mod render_tags;
 
 use std::process::ExitCode;

@@ -1,9 +1,8 @@
 //! How verdicts look: a card with a timeline for people, a JSON line for programs.
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use anstyle::{AnsiColor, Color, Style};
-use chorale_library::Playlist;
 use chorale_model::{Manifest, labels::UNKNOWN};
 use chorale_picture::words::clock;
 use chorale_proto::v1::{Segment, Verdict};
@@ -297,19 +296,6 @@ pub(crate) fn json_error_line(name: &str, error: &TrackError) -> serde_json::Res
         path: name,
         error: ErrorObject { code: error.code(), message: error.to_string() },
     })
-}
-
-/// A playlist that was made, in a line: how much, where, and by which seed.
-pub(crate) fn playlist(playlist: &Playlist, out: &Path, seed: Option<u64>) -> String {
-    let tracks = playlist.entries.len();
-    let mut text = format!("{tracks} track{}, {}", if tracks == 1 { "" } else { "s" }, clock(playlist.seconds()));
-    if out.as_os_str() != "-" {
-        let _ = write!(text, ", in {}", out.display());
-    }
-    if let Some(seed) = seed {
-        let _ = write!(text, " (--seed {seed} makes it again)");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -188,8 +188,9 @@ mod tests {
             PlaylistRequest { mix: Some("1 jazz, 1 blues".parse().unwrap()), tracks: Some(30), ..Default::default() };
         let playlist = compose(&library(), &request).unwrap();
         assert_eq!(playlist.entries.len(), 21, "ten of blues, and jazz around them");
-        let notes: Vec<String> = playlist.notes.iter().map(ToString::to_string).collect();
-        assert_eq!(notes, ["blues has only 10 tracks: the mix ends after 21 of 30 tracks"]);
+        let ran_out =
+            Note::RanOut { genre: "blues".to_owned(), has: 10, tracks: 21, wanted_tracks: Some(30), seconds: None };
+        assert_eq!(playlist.notes, [ran_out]);
         let none = PlaylistRequest { mix: Some("1 jazz, 1 polka".parse().unwrap()), ..Default::default() };
         assert!(compose(&library(), &none).unwrap_err().to_string().contains("polka"));
     }

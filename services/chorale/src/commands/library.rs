@@ -13,6 +13,7 @@ use std::{io, path::PathBuf};
 
 use chorale_library::{LibraryError, default_index, roots};
 
+pub(crate) use self::stats::tracks;
 use crate::{
     cli::library::{IndexFlag, LibraryArguments, LibraryCommand},
     exit::{Exit, UsageError},

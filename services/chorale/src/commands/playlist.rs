@@ -16,7 +16,7 @@ use super::library::{index_path, places, unless_closed, unwritten, usage};
 use crate::{
     cli::playlist::PlaylistArguments,
     exit::{Exit, UsageError},
-    render,
+    render, render_playlist,
 };
 
 /// What a playlist is called that nobody gave a name.
@@ -126,14 +126,14 @@ fn report(arguments: &PlaylistArguments, playlist: &Playlist, seed: u64) -> anyh
             tracks: playlist.entries.iter().map(EntryObject::from).collect(),
             duration_seconds: playlist.seconds(),
             seed,
-            notes: playlist.notes.iter().map(ToString::to_string).collect(),
+            notes: playlist.notes.iter().map(render_playlist::note).collect(),
         };
         anstream::println!("{}", serde_json::to_string(&object)?);
         return Ok(());
     }
-    anstream::eprintln!("{}", render::playlist(playlist, &arguments.out, seed));
+    anstream::eprintln!("{}", render_playlist::line(playlist, &arguments.out, seed));
     for note in &playlist.notes {
-        anstream::eprintln!("{} {note}", render::styled(render::YELLOW, "note:"));
+        anstream::eprintln!("{} {}", render::styled(render::YELLOW, "note:"), render_playlist::note(note));
     }
     Ok(())
 }

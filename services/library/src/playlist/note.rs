@@ -1,6 +1,4 @@
-//! What a playlist is that one might not expect, in words.
-
-use std::fmt;
+//! What a playlist is that one might not expect.
 
 use super::{PlaylistRequest, choose::Chosen, pool::Pool};
 
@@ -38,58 +36,6 @@ pub enum Note {
     NoEmbeddings,
     /// So many tracks could not be compared.
     NotComparable(usize),
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::RanOut { genre, has, tracks, wanted_tracks, seconds } => {
-                write!(to, "{genre} has only {}: the mix ends after ", counted(*has))?;
-                extent(to, *tracks, *wanted_tracks, *seconds)
-            }
-            Self::TooFew { tracks, wanted_tracks, seconds } => {
-                to.write_str("there is no more that fits: the playlist ends after ")?;
-                extent(to, *tracks, *wanted_tracks, *seconds)
-            }
-            Self::ArtistsInARow(times) => {
-                write!(to, "an artist comes twice in a row {times} times: nobody else is left in between")
-            }
-            Self::NoEmbeddings => to.write_str(
-                "likeness is by the probabilities of genres alone, as the index has no embeddings of one model for that \
-                 track and others; `chorale library scan --rescan` asks for them",
-            ),
-            Self::NotComparable(tracks) => write!(
-                to,
-                "{} cannot be compared and {} left out: no embedding, or another model's; `chorale library scan` brings \
-                 all to one model",
-                counted(*tracks),
-                if *tracks == 1 { "is" } else { "are" },
-            ),
-        }
-    }
-}
-
-fn counted(tracks: usize) -> String {
-    if tracks == 1 { "1 track".to_owned() } else { format!("{tracks} tracks") }
-}
-
-fn extent(
-    to: &mut fmt::Formatter<'_>,
-    tracks: usize,
-    wanted_tracks: Option<usize>,
-    seconds: Option<(f64, f64)>,
-) -> fmt::Result {
-    match (wanted_tracks, seconds) {
-        (_, Some((seconds, wanted))) => write!(to, "{} of {}", clock(seconds), clock(wanted)),
-        (Some(wanted), None) => write!(to, "{tracks} of {}", counted(wanted)),
-        (None, None) => write!(to, "{}", counted(tracks)),
-    }
-}
-
-/// Hours, minutes and seconds.
-fn clock(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    format!("{}:{:02}:{:02}", whole / 3_600, whole / 60 % 60, whole % 60)
 }
 
 /// Adds what is to be said of what was chosen.

@@ -85,7 +85,7 @@ fn genre_row(genre: &GenreStatistics, most: u64, all: u64) -> String {
 }
 
 /// A number of tracks in words.
-pub(super) fn tracks(count: u64) -> String {
+pub(crate) fn tracks(count: u64) -> String {
     counted(count, "track")
 }
 
