@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -131,6 +132,10 @@ fn tracks_like_another_begin_with_it() {
     let made = &lines(&made)[0];
     let tracks = made["tracks"].as_array().unwrap();
     assert_eq!(PathBuf::from(text(&tracks[0], "path")), like);
+    let link = music().beside("linked.mp3");
+    symlink(&like, &link).unwrap();
+    let linked = music().run(&["playlist", "--json", "--tracks", "4", "--like", link.to_str().unwrap()], &[]);
+    assert_eq!(lines(&linked.expect_code(0))[0], *made, "by whichever link leads there");
     let likeness: Vec<f64> = tracks.iter().map(|track| track["similarity"].as_f64().unwrap()).collect();
     assert!((likeness[0] - 1.0).abs() < 1e-3 && likeness.iter().all(|one| *one <= likeness[0]), "{likeness:?}");
     let stranger = fixtures::broken("text.mp3");

@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     fs,
+    os::unix::fs::symlink,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -126,6 +127,21 @@ fn tags_are_written_the_audio_stays_and_undo_brings_every_byte_back() {
     assert_eq!(music.scan(), [("unchanged".to_owned(), 14)].into());
     let nothing = music.run(&["tag", "--undo"], &[]).expect_code(1);
     assert!(nothing.stderr.contains("no run of `chorale tag --write`"), "{}", nothing.stderr);
+}
+
+#[test]
+fn a_folder_is_tagged_by_whichever_link_leads_there() {
+    let music = Music::scanned([]);
+    let (elsewhere, link) = (music.beside("elsewhere"), music.music.join("linked"));
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, &link).unwrap();
+    symlink(&music.music, music.beside("by-link")).unwrap();
+    fs::copy(&fixtures::genres()[0], elsewhere.join("a.mp3")).unwrap();
+    assert_eq!(music.scan(), [("classified".to_owned(), 1)].into());
+    for place in [&link, &elsewhere.join("../music/linked/a.mp3"), &music.beside("by-link/linked")] {
+        let shown = lines(&music.run(&["tag", "--json"], &[place]).expect_code(0));
+        assert_eq!(outcomes(&shown)["would_tag"], ["a.mp3"], "{}", place.display());
+    }
 }
 
 #[test]

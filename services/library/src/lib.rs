@@ -12,6 +12,7 @@ mod index;
 mod location;
 mod lock;
 mod path_bytes;
+mod place;
 mod playlist;
 mod scan;
 mod stop;

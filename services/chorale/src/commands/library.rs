@@ -34,12 +34,13 @@ pub(super) fn index_path(flag: &IndexFlag) -> Result<PathBuf, LibraryError> {
     flag.index.clone().map_or_else(default_index, Ok)
 }
 
-/// The files and folders that are named, as the index names them.
+/// The files and folders that are named, if all of them are there.
 pub(super) fn places(named: &[PathBuf]) -> Result<Vec<PathBuf>, UsageError> {
-    let (places, missing) = roots(named);
+    // The index may have them by links that `roots` does away with.
+    let (_, missing) = roots(named);
     match missing.first() {
         Some(missing) => Err(UsageError(format!("{}: {}", missing.path.display(), missing.why))),
-        None => Ok(places),
+        None => Ok(named.to_vec()),
     }
 }
 

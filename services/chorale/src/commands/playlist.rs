@@ -7,8 +7,7 @@ use std::{
 
 use anyhow::Context;
 use chorale_library::{
-    Entry, Filter, Index, LibraryError, PathStyle, Playlist, PlaylistFormat, PlaylistRequest, Ranking, compose,
-    save_playlist,
+    Entry, Index, LibraryError, PathStyle, Playlist, PlaylistFormat, PlaylistRequest, Ranking, compose, save_playlist,
 };
 use serde::Serialize;
 
@@ -63,10 +62,12 @@ fn ranking(arguments: &PlaylistArguments, index: &Index, seed: u64) -> anyhow::R
     let Some(like) = &arguments.like else {
         return Ok(if arguments.shuffle { Ranking::Shuffled(seed) } else { Ranking::Surest });
     };
-    let path = like.canonicalize().map_err(|source| LibraryError::Read { path: like.clone(), source })?;
-    let found = index.tracks(&Filter { under: vec![path.clone()], limit: Some(1), ..Filter::default() })?;
-    let track = found.into_iter().find(|track| track.path == path);
-    Ok(Ranking::Like(Box::new(track.ok_or_else(|| LibraryError::NotInIndex(like.clone()))?)))
+    let track = match (index.track_at(like)?, like.metadata()) {
+        (Some(track), _) => track,
+        (None, Ok(_)) => return Err(LibraryError::NotInIndex(like.clone()).into()),
+        (None, Err(source)) => return Err(LibraryError::Read { path: like.clone(), source }.into()),
+    };
+    Ok(Ranking::Like(Box::new(track)))
 }
 
 fn title(arguments: &PlaylistArguments, file: Option<&Path>) -> String {

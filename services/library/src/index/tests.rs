@@ -73,6 +73,41 @@ fn a_filter_takes_what_is_as_every_field_says() {
 }
 
 #[test]
+fn a_place_is_found_by_whichever_links_lead_there() {
+    use std::os::unix::fs::symlink;
+    let folder = folder();
+    let root = folder.path().canonicalize().unwrap();
+    let mut index = small_library(&root);
+    let id = index.adopt(&model("1")).unwrap();
+    fs::create_dir_all(root.join("disk/music")).unwrap();
+    fs::create_dir(root.join("album")).unwrap();
+    symlink("disk/music", root.join("music")).unwrap();
+    symlink(root.join("album"), root.join("music/linked")).unwrap();
+    // As a scan of `music` names it, and one of `album`.
+    let by_link = root.join("disk/music/linked/a.mp3");
+    let bare = root.join("album/b.mp3");
+    for path in [&by_link, &bare] {
+        fs::write(path, "").unwrap();
+        index.record(&[classified(path, 7, verdict("jazz", 0.9))], id).unwrap();
+    }
+    let under = |name: &str| index.tracks(&Filter { under: vec![root.join(name)], ..Filter::default() }).unwrap().len();
+    assert_eq!(["music", "music/linked", "disk/music/linked", "album"].map(under), [1, 2, 2, 1]);
+    assert_eq!(["music/linked/a.mp3", "disk/music/linked/b.mp3", "none"].map(under), [1, 1, 0]);
+    assert_eq!(index.track_at(&root.join("music/linked/a.mp3")).unwrap().unwrap().path, by_link);
+    assert_eq!(index.track_at(&root.join("music/linked/b.mp3")).unwrap().unwrap().path, bare);
+    assert_eq!(index.track_at(&root.join("album")).unwrap(), None);
+}
+
+#[test]
+fn any_number_of_places_can_be_named() {
+    let folder = folder();
+    let index = small_library(folder.path());
+    let mut under: Vec<PathBuf> = (0..5_000).map(|number| format!("/many/{number}.mp3").into()).collect();
+    under.extend(["/m/a.mp3", "/m", "/m/a.mp3"].map(PathBuf::from));
+    assert_eq!(paths(&index, &Filter { under, ..Filter::default() }), ["/m/a.mp3", "/m/b/c.mp3"], "none twice");
+}
+
+#[test]
 fn a_file_is_known_as_long_as_it_is_the_same() {
     let folder = folder();
     let mut index = small_library(folder.path());

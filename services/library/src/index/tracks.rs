@@ -1,17 +1,26 @@
 //! The tracks that a filter takes.
 
-use std::path::{Path, PathBuf};
+use std::{fmt::Write, path::Path};
 
 use rusqlite::{Row, params_from_iter, types::Value};
 
-use crate::{Filter, Index, IndexedTrack, KnownTrack, LibraryError, Order, path_bytes, verdict::TrackVerdict};
+use crate::{
+    Filter, Index, IndexedTrack, KnownTrack, LibraryError, Order, path_bytes,
+    place::{KeyRanges, keys_of, names_of},
+    verdict::TrackVerdict,
+};
 
 const COLUMNS: &str = "\
     SELECT files.path, files.digest, files.artist, files.album, files.title, models.version, verdicts.genre,
            verdicts.confidence, verdicts.duration_seconds, verdicts.probabilities, verdicts.segments, verdicts.warnings,
-           verdicts.embedding, verdicts.early
-    FROM files JOIN verdicts ON verdicts.id = files.verdict_id JOIN models ON models.id = verdicts.model_id
+           verdicts.embedding, verdicts.early";
+const TABLES: &str = "\
+    files JOIN verdicts ON verdicts.id = files.verdict_id JOIN models ON models.id = verdicts.model_id
     WHERE files.gone_at IS NULL AND files.digest IS NOT NULL";
+/// Any number of places: an expression with one term for each would be too deep for SQLite. `CROSS JOIN` has it take one place after
+/// the other, and look each up by path.
+const PLACES: &str = "\
+    (SELECT unhex(value ->> 0) AS first, unhex(value ->> 1) AS past FROM json_each(?)) AS places CROSS JOIN";
 const FIRST_OF_VERDICT: usize = 6;
 
 impl Index {
@@ -26,6 +35,16 @@ impl Index {
             Ok::<_, LibraryError>(())
         })?;
         Ok(tracks)
+    }
+
+    /// The track whose file is at `path`, by whichever links that leads there.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn track_at(&self, path: &Path) -> Result<Option<KnownTrack>, LibraryError> {
+        let tracks = self.tracks(&Filter { under: vec![path.to_owned()], ..Filter::default() })?;
+        let names = names_of(path);
+        Ok(tracks.into_iter().find(|track| names.contains(&track.path)))
     }
 
     /// Hands the tracks that `filter` takes to `each`, in its order, one at a time.
@@ -55,8 +74,13 @@ impl Index {
     }
 
     fn query(&self, filter: &Filter) -> Result<(String, Vec<Value>), LibraryError> {
-        let mut query = COLUMNS.to_owned();
         let mut parameters = Vec::new();
+        let mut query = if filter.under.is_empty() {
+            format!("{COLUMNS} FROM {TABLES}")
+        } else {
+            parameters.push(Value::from(as_json(&keys_of(&filter.under))));
+            format!("{COLUMNS} FROM {PLACES} {TABLES} AND files.path >= places.first AND files.path < places.past")
+        };
         if !filter.genres.is_empty() {
             let genres = self.known_genres(&filter.genres)?;
             query.push_str(&format!(" AND verdicts.genre IN ({})", vec!["?"; genres.len()].join(", ")));
@@ -73,23 +97,23 @@ impl Index {
                 parameters.push(Value::from(bound));
             }
         }
-        if !filter.under.is_empty() {
-            let place = "files.path = ? OR files.path >= ? AND files.path < ?";
-            query.push_str(&format!(" AND ({})", vec![place; filter.under.len()].join(" OR ")));
-            for path in filter.under.iter().map(|path| as_indexed(path)) {
-                let (first, end) = path_bytes::range_under(&path);
-                parameters.extend([path_bytes::to_bytes(&path).to_vec(), first, end].map(Value::from));
-            }
-        }
         query.push_str(" ORDER BY ");
         query.push_str(order_of(filter.order));
         Ok((query, parameters))
     }
 }
 
-/// Absolute and without links, as the index has it; what is not there any more can still be asked for.
-fn as_indexed(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+/// A JSON array of `[first, past]`, in hexadecimal digits.
+fn as_json(ranges: &KeyRanges) -> String {
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
+    let ranges: Vec<_> = ranges.iter().map(|(first, past)| format!("[\"{}\",\"{}\"]", hex(first), hex(past))).collect();
+    format!("[{}]", ranges.join(","))
 }
 
 fn order_of(order: Order) -> &'static str {
