@@ -1,6 +1,6 @@
 //! How verdicts look: a card with a timeline for people, a JSON line for programs.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, path::Path, time::Duration};
 
 use anstyle::{AnsiColor, Color, Style};
 use chorale_model::{Manifest, labels::UNKNOWN};
@@ -26,6 +26,11 @@ pub(crate) const LABEL_WIDTH: usize = 10;
 /// `text` in `style`; what writes it strips the colours where there is no terminal.
 pub(crate) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
+}
+
+/// The name of a file, without what a terminal would obey.
+pub(crate) fn shown(path: &Path) -> String {
+    path.to_string_lossy().replace(char::is_control, "\u{fffd}")
 }
 
 /// The verdict on one track, several lines: the `top` genres with their votes, and where in the track they were heard.

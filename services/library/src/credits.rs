@@ -1,6 +1,6 @@
 //! Who plays what, as the file's own tags say.
 
-use std::path::Path;
+use std::{panic::catch_unwind, path::Path};
 
 use lofty::{
     config::{ParseOptions, ParsingMode},
@@ -27,6 +27,11 @@ impl Credits {
     /// What the tags of `path` say. Many files have none, or damaged ones: then nothing is known.
     #[must_use]
     pub fn read(path: &Path) -> Self {
+        // Hostile tags that a parser slips on are as none.
+        catch_unwind(|| Self::read_tags(path)).unwrap_or_default()
+    }
+
+    fn read_tags(path: &Path) -> Self {
         let Some(file) = tagged_file(path) else { return Self::default() };
         // The format's own kind of tag first: an MP3 may have an old and a new one.
         let tags: Vec<&Tag> = file.primary_tag().into_iter().chain(file.tags()).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{OptionalExtension, TransactionBehavior, named_params};
 
 use super::now;
 use crate::{Index, LibraryError};
@@ -30,23 +30,27 @@ impl Index {
     pub fn adopt(&mut self, model: &ServedModel) -> Result<i64, LibraryError> {
         let before = self.current_model()?.map(|model| model.version);
         let labels = serde_json::to_string(&model.labels).map_err(|error| self.damaged(error.to_string()))?;
-        let adopt = || {
-            let id: i64 = self.connection.query_row(
+        let mut adopt = || {
+            // Whoever finds the model adopted finds its verdicts on the files as well.
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let id: i64 = transaction.query_row(
                 "INSERT INTO models (version, name, labels, served_at) VALUES (:version, :name, :labels, :now)
                  ON CONFLICT (version) DO UPDATE SET name = :name, labels = :labels, served_at = :now RETURNING id",
                 named_params! {":version": model.version, ":name": model.name, ":labels": labels, ":now": now()},
                 |row| row.get(0),
             )?;
             if before.as_ref() != Some(&model.version) {
-                self.connection.execute(
+                transaction.execute(
                     "UPDATE files SET verdict_id = verdicts.id FROM verdicts
                      WHERE verdicts.digest = files.digest AND verdicts.model_id = ?1 AND files.error_code IS NULL",
                     [id],
                 )?;
             }
+            transaction.commit()?;
             Ok(id)
         };
-        adopt().map_err(|source| self.error(source))
+        let adopted: rusqlite::Result<i64> = adopt();
+        adopted.map_err(|source| self.error(source))
     }
 
     /// The model that was served last, if there was a scan.

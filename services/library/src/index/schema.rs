@@ -53,6 +53,7 @@ CREATE TABLE files (
     looked_at INTEGER NOT NULL,
     gone_at INTEGER                     -- since when there is no such file
 ) STRICT;
+
 -- The one scan that makes everything anew and has not come to its end.
 CREATE TABLE rescan (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -60,6 +61,7 @@ CREATE TABLE rescan (
     roots BLOB NOT NULL,                -- the paths, each with a zero byte after it
     since INTEGER NOT NULL
 ) STRICT;
+
 CREATE INDEX files_by_digest ON files (digest);
 CREATE INDEX files_by_verdict ON files (verdict_id);
 ";

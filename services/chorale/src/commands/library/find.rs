@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cli::library::FindArguments,
     exit::Exit,
-    render::{DIM, LABEL_WIDTH, RED, YELLOW, colour_of, styled},
+    render::{DIM, LABEL_WIDTH, RED, YELLOW, colour_of, shown, styled},
 };
 
 pub(crate) fn run(arguments: &FindArguments) -> anyhow::Result<Exit> {
@@ -59,7 +59,7 @@ fn list_failed(index: &Index, arguments: &FindArguments) -> anyhow::Result<Strin
             } else if arguments.paths0 {
                 out.path(&file.path)?;
             } else {
-                out.line(&format!("{}  {}", styled(RED, file.path.display()), file.message))?;
+                out.line(&format!("{}  {}", styled(RED, shown(&file.path)), file.message))?;
             }
         }
         out.flush()
@@ -73,12 +73,12 @@ fn line(indexed: &IndexedTrack) -> String {
     let genre = styled(colour_of(&track.genre), format_args!("{:<LABEL_WIDTH$}", track.genre));
     let damaged = if indexed.warnings.is_empty() { String::new() } else { styled(YELLOW, "  (damaged)") };
     let credits = credits(track).map(|credits| format!("{credits}  ")).unwrap_or_default();
-    let path = track.path.display();
+    let path = shown(&track.path);
     format!(
         "{genre} {:>3.0} % {:>7}  {credits}{}{damaged}",
         100.0 * track.confidence,
         clock(track.duration_seconds),
-        if credits.is_empty() { path.to_string() } else { styled(DIM, path) },
+        if credits.is_empty() { path } else { styled(DIM, path) },
     )
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use chorale_library::{Finding, Found, ScanEvent, TrackVerdict};
 use serde::Serialize;
 
-use crate::render::{DIM, LABEL_WIDTH, RED, YELLOW, colour_of, styled};
+use crate::render::{DIM, LABEL_WIDTH, RED, YELLOW, colour_of, shown, styled};
 
 #[derive(Serialize)]
 struct OutcomeLine<'a> {
@@ -80,13 +80,13 @@ pub(super) fn text_line(event: &ScanEvent<'_>) -> Option<String> {
         |style, label: &str, text: String| Some(format!("{}{text}", styled(style, format_args!("{label:<18}"))));
     match event {
         ScanEvent::Unchanged(_) | ScanEvent::FailedBefore(_) => None,
-        ScanEvent::Gone(path) => labelled(DIM, "gone", path.display().to_string()),
+        ScanEvent::Gone(path) => labelled(DIM, "gone", shown(path)),
         ScanEvent::Unreadable(unreadable) => {
-            labelled(RED, "failed", format!("{}: {}", unreadable.path.display(), unreadable.why))
+            labelled(RED, "failed", format!("{}: {}", shown(&unreadable.path), unreadable.why))
         }
         ScanEvent::Waiting(error) => labelled(YELLOW, "waiting", format!("{error}; trying again in half a minute")),
         ScanEvent::Finding(finding) => {
-            let path = finding.file.path.display();
+            let path = shown(&finding.file.path);
             match &finding.found {
                 Found::Classified(verdict) => Some(format!("{}{path}", verdict_columns(verdict))),
                 Found::Recognised(verdict) => {
@@ -94,7 +94,7 @@ pub(super) fn text_line(event: &ScanEvent<'_>) -> Option<String> {
                     Some(format!("{}{path}{how}", verdict_columns(verdict)))
                 }
                 Found::Failed { message, .. } => labelled(RED, "failed", format!("{path}: {message}")),
-                Found::Gone => labelled(DIM, "gone", path.to_string()),
+                Found::Gone => labelled(DIM, "gone", path),
             }
         }
     }
@@ -136,6 +136,9 @@ mod tests {
         let (json, text) = both(Found::Failed { code: "AUDIO_EMPTY".to_owned(), message: "empty".to_owned() });
         assert_eq!(json, r#"{"path":"/m/a.mp3","outcome":"failed","error":{"code":"AUDIO_EMPTY","message":"empty"}}"#);
         assert_eq!(text, "failed            /m/a.mp3: empty");
+        let odd = ScanEvent::Gone(Path::new("/m/a\u{1b}[2J.mp3"));
+        let text = anstream::adapter::strip_str(&text_line(&odd).unwrap()).to_string();
+        assert_eq!(text, "gone              /m/a\u{fffd}[2J.mp3", "a terminal has nothing to obey");
         assert_eq!(both(Found::Gone).0, r#"{"path":"/m/a.mp3","outcome":"gone"}"#);
         assert_eq!(text_line(&ScanEvent::Unchanged(Path::new("/m/a.mp3"))), None);
     }

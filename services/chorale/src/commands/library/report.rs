@@ -14,7 +14,7 @@ use super::{
     outcome,
     stats::{files, hours, tracks},
 };
-use crate::render::{DIM, RED, styled};
+use crate::render::{DIM, RED, shown, styled};
 
 /// Files that are named for each reason to fail.
 const EXAMPLES: usize = 3;
@@ -139,7 +139,7 @@ impl Report {
         let failures = self.failures.entry(code.to_owned()).or_default();
         failures.count += 1;
         if failures.examples.len() < EXAMPLES {
-            failures.examples.push(format!("{}: {message}", path.display()));
+            failures.examples.push(format!("{}: {message}", shown(path)));
         }
     }
 

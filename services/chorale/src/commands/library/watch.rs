@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chorale_library::{Index, ScanLock, Scanner, Watch};
+use chorale_library::{Index, ScanLock, Scanner, Stop, Watch};
 
 use super::{
     index_path, listening,
@@ -27,18 +27,27 @@ pub(crate) fn run(arguments: &WatchArguments) -> anyhow::Result<Exit> {
         let listener = listening::listener(&arguments.listening, config).await?;
         let scanner =
             Scanner::start(index, listener.client.clone(), listening::scan_options(&arguments.listening)).await?;
-        let ended = scan(&scanner, &roots, &stop, &mut report).await?;
-        report.finish(ended.left);
-        if let Some(error) = ended.trouble {
-            return Err(error.into());
-        }
-        report.follow();
-        report.note(&format!("watching {}; Ctrl-C ends it", names(&roots)));
-        let followed = watch.follow(&scanner, &mut stop, &mut |event| report.event(&event)).await;
+        let followed = follow(&mut watch, &scanner, &roots, &mut stop, &mut report).await;
         listener.end().await;
-        followed?;
-        Ok(Exit::Done)
+        followed.map(|()| Exit::Done)
     })
+}
+
+async fn follow(
+    watch: &mut Watch,
+    scanner: &Scanner,
+    roots: &[PathBuf],
+    stop: &mut Stop,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let ended = scan(scanner, roots, stop, report).await?;
+    report.finish(ended.left);
+    if let Some(error) = ended.trouble {
+        return Err(error.into());
+    }
+    report.follow();
+    report.note(&format!("watching {}; Ctrl-C ends it", names(roots)));
+    Ok(watch.follow(scanner, stop, &mut |event| report.event(&event)).await?)
 }
 
 fn names(roots: &[PathBuf]) -> String {
