@@ -192,7 +192,9 @@ fn what_others_changed_is_left_alone() {
     let theirs = fs::read(&changed).unwrap();
     let undone = music.run(&["tag", "--undo"], &[]).expect_code(1);
     assert!(undone.stderr.contains("changed since it was tagged"), "{}", undone.stderr);
-    assert!(undone.stderr.contains("1 left alone"), "{}", undone.stderr);
+    assert!(undone.stderr.contains("1 left alone\n`chorale tag --undo 1` tries these again"), "{}", undone.stderr);
+    let next = music.run(&["tag", "--undo"], &[]).expect_code(1);
+    assert!(next.stderr.contains("tries again what was left alone of 1"), "{}", next.stderr);
     assert_eq!(fs::read(&changed).unwrap(), theirs);
 }
 

@@ -119,6 +119,9 @@ pub enum LibraryError {
     /// There is nothing to undo.
     #[error("{}", no_run(.0))]
     NoRun(Vec<i64>),
+    /// Of every run that is left, an undo has tried what it can.
+    #[error("no run is left that an undo has not tried; `chorale tag --undo RUN` tries again what was left alone of {}", list(.0))]
+    AllTried(Vec<i64>),
     /// The journal of changed tags cannot be used.
     #[error("the journal of changed tags {} cannot be used: {source}", path.display())]
     Journal {
@@ -153,9 +156,10 @@ pub enum LibraryError {
 fn no_run(runs: &[i64]) -> String {
     match runs {
         [] => "nothing can be undone: no run of `chorale tag --write` has changed what is still changed".to_owned(),
-        runs => {
-            let runs: Vec<_> = runs.iter().map(ToString::to_string).collect();
-            format!("there is no such run to undo; those that can be undone are {}", runs.join(", "))
-        }
+        runs => format!("there is no such run to undo; those that can be undone are {}", list(runs)),
     }
+}
+
+fn list(runs: &[i64]) -> String {
+    runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -14,6 +14,7 @@ mod lock;
 mod path_bytes;
 mod place;
 mod playlist;
+mod reading;
 mod scan;
 mod stop;
 mod tagging;

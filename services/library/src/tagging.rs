@@ -6,9 +6,11 @@
 //!
 //! A file is changed in memory. It is put in place only if its audio, packet by packet, is what it was, and no other tag is
 //! missing, by a rename of a file that lies on the disk in full. Before that, the journal has what the new file lacks of the
-//! old one; mostly the old tags, not a second copy of the music. A link is followed. Other hard links to a file keep the
-//! old version.
+//! old one; mostly the old tags, not a second copy of the music. The new file has the permissions, the extended attributes and
+//! the access control list of the old one, and its owner where the system lets it be given away. A link is followed. Other hard
+//! links to a file keep the old version.
 
+mod attributes;
 mod audio_digest;
 mod delta;
 mod frames;
@@ -21,7 +23,10 @@ mod tag_file;
 mod undo;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -46,10 +51,12 @@ pub enum TagAction {
     Change(Vec<FieldChange>),
 }
 
-/// The journal of an index: beside it, with `undo` in its name.
+/// The journal of an index: beside it, with `.undo` behind its name.
 #[must_use]
 pub fn journal_of(index: &Path) -> PathBuf {
-    index.with_extension("undo.sqlite")
+    let mut name = OsString::from(index);
+    name.push(".undo");
+    name.into()
 }
 
 /// Says for each of `tracks` what [`write_tags`] would do, and changes nothing.
@@ -78,26 +85,28 @@ pub fn write_tags(
     let mut writer = Writer::new(index, Journal::open(journal)?)?;
     for track in tracks {
         match writer.write(track, existing) {
-            Err(error @ (LibraryError::Journal { .. } | LibraryError::Index { .. } | LibraryError::Damaged { .. })) => {
-                return Err(error);
-            }
+            Err(error) if is_of_every_file(&error) => return Err(error),
             outcome => on_track(track, outcome),
         }
     }
     Ok(writer.run())
 }
 
-/// Restores every file that a run changed, the last run by default, byte for byte and with its old time. One that was
-/// changed since is left alone. `on_file` hears of each. Returns the number of the run.
+/// Restores every file that a run changed, byte for byte and with its old time. One that was changed since, is gone, or cannot be
+/// written is left alone. By default, it is the last run that no undo has tried yet; what was left alone of the others is tried
+/// again when they are named. `on_file` hears of each file. Returns the number of the run.
 ///
 /// # Errors
-/// If there is no such run, or the journal cannot be used.
+/// If there is no such run, or the journal or the index cannot be used.
 pub fn undo_tags(
     index: &mut Index,
     journal: &Path,
     run: Option<i64>,
     on_file: impl FnMut(&Path, Result<(), LibraryError>),
 ) -> Result<i64, LibraryError> {
+    if !journal.exists() {
+        return Err(LibraryError::NoRun(Vec::new()));
+    }
     undo::undo(index, Journal::open(journal)?, run, on_file)
 }
 
@@ -110,6 +119,11 @@ pub fn tag_runs(journal: &Path) -> Result<Vec<TagRun>, LibraryError> {
         return Ok(Vec::new());
     }
     Journal::open(journal)?.runs()
+}
+
+/// True if no other file would fare better.
+fn is_of_every_file(error: &LibraryError) -> bool {
+    matches!(error, LibraryError::Journal { .. } | LibraryError::Index { .. } | LibraryError::Damaged { .. })
 }
 
 #[cfg(test)]

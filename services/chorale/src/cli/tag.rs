@@ -17,8 +17,10 @@ Examples:
 Writes the genre where players look for it, and beside it CHORALE_GENRE, CHORALE_CONFIDENCE and CHORALE_MODEL
 (TXXX frames, comments, freeform atoms). A file that names a genre already is left alone, unless Chorale
 wrote that genre: see --overwrite and --add.
-Audio is never touched: a file is replaced only if every packet of its audio is the same, and no other tag is
-lost. What is needed to undo is kept beside the index: the old tags, not a second copy of the music.
+Audio is never touched: a file is replaced only if every packet of its audio is the same, and no other tag,
+extended attribute or access control list is lost. What is needed to undo is kept beside the index: the old
+tags, not a second copy of the music. An undo leaves alone what was changed since, is gone or is read-only, and
+says so; the next one goes on with the run before, and --undo with a number tries again what was left.
 
 Exit codes: 0 all done, 1 something failed (the rest was done), 2 wrong usage.";
 
@@ -40,7 +42,8 @@ pub(crate) struct TagArguments {
     /// Keep genres that files have from elsewhere, and add the one that was heard
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) add: bool,
-    /// Restore every file that a run of --write changed, byte for byte: the last run, or the one with this number
+    /// Restore every file that a run of --write changed, byte for byte: the last run that no undo has tried, or the
+    /// one with this number
     #[arg(
         long,
         value_name = "RUN",
@@ -52,7 +55,7 @@ pub(crate) struct TagArguments {
     /// List the runs that can be undone
     #[arg(long, conflicts_with_all = ["undo", "paths", "write", "overwrite", "add", "genres", "min_confidence", "artist"])]
     pub(crate) runs: bool,
-    /// Where to keep what is needed to undo [default: beside the index, library.undo.sqlite]
+    /// Where to keep what is needed to undo [default: beside the index, library.sqlite.undo]
     #[arg(long, value_name = "FILE")]
     pub(crate) backup: Option<PathBuf>,
     /// Print one JSON object a line for each file

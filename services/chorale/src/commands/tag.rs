@@ -66,7 +66,7 @@ fn undo(index: &mut Index, journal: &Path, run: Option<i64>, json: bool) -> anyh
         }
     })?;
     if !json {
-        anstream::eprintln!("run {run}: {restored} restored, {failed} left alone");
+        anstream::eprintln!("{}", render_tags::undone(run, restored, failed));
     }
     Ok(Exit::unless(failed > 0))
 }
@@ -148,7 +148,7 @@ impl Report {
                 self.counts.changed += 1;
                 self.counts.unsure += usize::from(track.confidence < UNSURE);
                 let name = if self.write { "tagged" } else { "would_tag" };
-                (FileLine { changes, ..line(name) }, Some(render_tags::changes(&path, changes)))
+                (FileLine { changes, ..line(name) }, Some(render_tags::changes(&track.path, changes)))
             }
             Ok(TagAction::Kept(genres)) => {
                 self.counts.kept += 1;

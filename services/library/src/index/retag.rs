@@ -1,24 +1,25 @@
 //! Files whose bytes changed, and whose audio did not.
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 use rusqlite::{OptionalExtension, TransactionBehavior, named_params};
 
 use super::now;
-use crate::{Credits, FileState, Index, LibraryError, path_bytes};
+use crate::{Credits, Index, LibraryError, path_bytes, reading::Reading};
 
 impl Index {
-    /// Says that the file at `path` has other bytes than those of `digest`, but the same audio, as after its tags were written: what
-    /// is known of the old bytes is known of the new ones, and no scan has to listen again.
+    /// Says that the file at `path` had the bytes with the digest `old`, and has those with the digest `new`, which have the same
+    /// audio, as after its tags were written: what is known of the old bytes is known of the new ones, and no scan has to listen
+    /// again. If somebody has put other bytes there meanwhile, nothing is known of them, and the next scan looks at the file.
     ///
     /// # Errors
-    /// If the file cannot be read, or the index cannot be written.
-    pub fn audio_is_unchanged(&mut self, path: &Path, digest: &[u8; 32]) -> Result<(), LibraryError> {
-        let failed = |source| LibraryError::Read { path: path.to_owned(), source };
-        let file = FileState::new(path.to_owned(), &path.metadata().map_err(failed)?);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(path).map_err(failed)?).map_err(failed)?;
-        let (new_digest, credits) = (*hasher.finalize().as_bytes(), Credits::read(path));
+    /// If the index cannot be written.
+    pub fn audio_is_unchanged(&mut self, path: &Path, old: &[u8; 32], new: &[u8; 32]) -> Result<(), LibraryError> {
+        let Some(Reading { state, .. }) = Reading::of(path).ok().flatten().filter(|reading| reading.digest == *new)
+        else {
+            return Ok(());
+        };
+        let credits = Credits::read(path);
         let mut write = || {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute(
@@ -27,7 +28,7 @@ impl Index {
                  SELECT :new, model_id, genre, confidence, duration_seconds, probabilities, segments, warnings, embedding, early,
                         made_at
                  FROM verdicts WHERE digest = :old ON CONFLICT (digest, model_id) DO NOTHING",
-                named_params! {":new": new_digest, ":old": digest},
+                named_params! {":new": new, ":old": old},
             )?;
             let heard =
                 "SELECT model_id FROM verdicts JOIN files ON files.verdict_id = verdicts.id WHERE files.path = ?1";
@@ -39,7 +40,7 @@ impl Index {
                      verdict_id = (SELECT id FROM verdicts WHERE digest = :new AND model_id = :model_id)
                  WHERE path = :path AND digest = :old",
                 named_params! {
-                    ":size": file.size, ":modified_ns": file.modified_ns, ":new": new_digest, ":old": digest,
+                    ":size": state.size, ":modified_ns": state.modified_ns, ":new": new, ":old": old,
                     ":artist": credits.artist, ":album": credits.album, ":title": credits.title, ":now": now(),
                     ":model_id": model_id, ":path": key,
                 },

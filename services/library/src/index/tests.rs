@@ -203,13 +203,33 @@ fn what_is_known_of_a_file_is_known_after_its_tags_are_written() {
     let song = folder.path().join("song.mp3");
     fs::write(&song, "new bytes").unwrap();
     index.record(&[classified(&song, 1, verdict("jazz", 0.9))], id).unwrap();
-    index.audio_is_unchanged(&song, &[1; 32]).unwrap();
     let digest = *blake3::hash(b"new bytes").as_bytes();
+    index.audio_is_unchanged(&song, &[1; 32], &digest).unwrap();
     assert_eq!(index.verdict(&digest, id).unwrap(), index.verdict(&[1; 32], id).unwrap());
     let state = FileState::new(song.clone(), &song.metadata().unwrap());
     assert_eq!(index.knowledge(&state, id, 0).unwrap(), Knowledge::Verdict);
     let filter = Filter { under: vec![song], ..Filter::default() };
     assert_eq!(index.tracks(&filter).unwrap().remove(0).digest, digest);
+}
+
+#[test]
+fn bytes_that_somebody_else_put_there_have_no_verdict() {
+    let folder = folder();
+    let mut index = small_library(folder.path());
+    let id = index.adopt(&model("1")).unwrap();
+    let song = folder.path().join("song.mp3");
+    fs::write(&song, "of somebody else").unwrap();
+    index.record(&[classified(&song, 1, verdict("jazz", 0.9))], id).unwrap();
+    let ours = *blake3::hash(b"new bytes").as_bytes();
+    index.audio_is_unchanged(&song, &[1; 32], &ours).unwrap();
+    let theirs = *blake3::hash(b"of somebody else").as_bytes();
+    for digest in [ours, theirs] {
+        assert_eq!(index.verdict(&digest, id).unwrap(), None);
+    }
+    let state = FileState::new(song.clone(), &song.metadata().unwrap());
+    assert_eq!(index.knowledge(&state, id, 0).unwrap(), Knowledge::Nothing, "a scan looks at it");
+    fs::remove_file(&song).unwrap();
+    index.audio_is_unchanged(&song, &[1; 32], &ours).unwrap();
 }
 
 #[test]

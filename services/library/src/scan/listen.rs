@@ -1,21 +1,19 @@
 //! One file: its digest, its tags, and its verdict, from the index or the server.
 
-use std::{fs::File, io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use chorale_client::{ClassifyOptions, ClientError, Priority, Reason};
 use tokio::task::spawn_blocking;
 
 use super::{Scanner, lock};
-use crate::{Credits, FileState, Finding, Found, TrackVerdict, failures};
+use crate::{Credits, FileState, Finding, Found, TrackVerdict, failures, reading::Reading};
 
 /// How often a file is read that changes meanwhile.
 const READINGS: usize = 3;
-
-/// A file as it was while it was read.
-struct Reading {
-    state: FileState,
-    digest: [u8; 32],
-}
 
 impl Scanner {
     /// Finds out what `file` is.
@@ -78,18 +76,8 @@ impl Scanner {
 }
 
 /// Reads the whole file; `None` if it changed meanwhile.
-async fn read(path: std::path::PathBuf) -> io::Result<Option<Reading>> {
-    let read = move || {
-        let file = File::open(&path)?;
-        let before = FileState::new(path.clone(), &file.metadata()?);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&file)?;
-        // By its path: another file may have taken its place.
-        let after = FileState::new(path.clone(), &path.metadata()?);
-        let digest = *hasher.finalize().as_bytes();
-        Ok((before == after).then_some(Reading { state: after, digest }))
-    };
-    spawn_blocking(read).await.map_err(io::Error::other)?
+async fn read(path: PathBuf) -> io::Result<Option<Reading>> {
+    spawn_blocking(move || Reading::of(&path)).await.map_err(io::Error::other)?
 }
 
 /// Tags that a parser stumbles over are as none.

@@ -16,13 +16,16 @@ use crate::{LibraryError, path_bytes};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS runs (
-        run INTEGER PRIMARY KEY AUTOINCREMENT, started_at INTEGER NOT NULL
+        run INTEGER PRIMARY KEY AUTOINCREMENT, started_at INTEGER NOT NULL, tried INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE TABLE IF NOT EXISTS changes (
         run INTEGER NOT NULL REFERENCES runs, path BLOB NOT NULL, original BLOB NOT NULL, tagged BLOB NOT NULL,
         modified_ns INTEGER NOT NULL, fields TEXT NOT NULL, pieces TEXT NOT NULL, kept BLOB NOT NULL,
         settled INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (run, path)
     ) STRICT;
+    -- What was kept is long: nobody is to read past it for the few changes that are of interest.
+    CREATE INDEX IF NOT EXISTS changes_unsettled ON changes (run, path) WHERE NOT settled;
+    CREATE INDEX IF NOT EXISTS changes_by_tagged ON changes (tagged);
     CREATE TABLE IF NOT EXISTS temporaries (path BLOB PRIMARY KEY) STRICT;
     PRAGMA user_version = 1;";
 const VERSION: i64 = 1;
@@ -46,6 +49,8 @@ pub struct TagRun {
     pub started_at: i64,
     /// Files that it changed, and that have not been restored.
     pub files: u64,
+    /// Whether these could not be restored when an undo tried to.
+    pub tried: bool,
 }
 
 /// A file that was, or is to be, tagged.
@@ -163,23 +168,43 @@ impl Journal {
     pub(crate) fn runs(&self) -> Result<Vec<TagRun>, LibraryError> {
         let read = || -> rusqlite::Result<Vec<TagRun>> {
             let mut statement = self.connection.prepare(
-                "SELECT run, started_at, count(*) FROM runs JOIN changes USING (run) GROUP BY run ORDER BY run DESC",
+                "SELECT run, started_at, count(*), tried FROM runs JOIN changes USING (run) GROUP BY run ORDER BY run DESC",
             )?;
             let run = |row: &Row<'_>| {
                 let files: i64 = row.get(2)?;
-                Ok(TagRun { run: row.get(0)?, started_at: row.get(1)?, files: files.unsigned_abs() })
+                Ok(TagRun {
+                    run: row.get(0)?,
+                    started_at: row.get(1)?,
+                    files: files.unsigned_abs(),
+                    tried: row.get(3)?,
+                })
             };
             statement.query_map([], run)?.collect()
         };
         read().map_err(|source| self.error(source))
     }
 
-    /// The files that a run changed, or was about to: only those that were not settled, if `unsettled`.
-    pub(crate) fn paths(&self, run: i64, unsettled: bool) -> Result<Vec<PathBuf>, LibraryError> {
+    /// Notes that an undo has tried what it can for a run: the next one goes on with the run before.
+    pub(crate) fn note_tried(&self, run: i64) -> Result<(), LibraryError> {
+        let noted = self.connection.execute("UPDATE runs SET tried = 1 WHERE run = ?1", [run]);
+        noted.map(drop).map_err(|source| self.error(source))
+    }
+
+    /// The files that a run changed, or was about to.
+    pub(crate) fn paths(&self, run: i64) -> Result<Vec<PathBuf>, LibraryError> {
         let read = || -> rusqlite::Result<Vec<PathBuf>> {
-            let paths = "SELECT path FROM changes WHERE run = ?1 AND (NOT ?2 OR NOT settled) ORDER BY path";
-            let mut statement = self.connection.prepare(paths)?;
-            statement.query_map((run, unsettled), |row| Ok(path_bytes::from_bytes(row.get(0)?)))?.collect()
+            let mut statement = self.connection.prepare("SELECT path FROM changes WHERE run = ?1 ORDER BY path")?;
+            statement.query_map([run], |row| Ok(path_bytes::from_bytes(row.get(0)?)))?.collect()
+        };
+        read().map_err(|source| self.error(source))
+    }
+
+    /// The files that runs were about to change, each with the run.
+    pub(crate) fn unsettled(&self) -> Result<Vec<(i64, PathBuf)>, LibraryError> {
+        let read = || -> rusqlite::Result<Vec<(i64, PathBuf)>> {
+            let unsettled = "SELECT run, path FROM changes WHERE NOT settled ORDER BY run, path";
+            let mut statement = self.connection.prepare(unsettled)?;
+            statement.query_map([], |row| Ok((row.get(0)?, path_bytes::from_bytes(row.get(1)?))))?.collect()
         };
         read().map_err(|source| self.error(source))
     }
@@ -200,10 +225,10 @@ impl Journal {
         Ok(Some(Change { path: path.to_owned(), original, tagged, modified, fields: Vec::new(), delta }))
     }
 
-    /// The last run after `run` that changed a file, too.
-    pub(crate) fn later_run(&self, run: i64, path: &Path) -> Result<Option<i64>, LibraryError> {
-        let later = "SELECT max(run) FROM changes WHERE run > ?1 AND path = ?2";
-        let read = self.connection.query_row(later, (run, path_bytes::to_bytes(path)), |row| row.get(0));
+    /// The last run after `run` that made of a file what now has this digest.
+    pub(crate) fn later_run(&self, run: i64, path: &Path, digest: &[u8; 32]) -> Result<Option<i64>, LibraryError> {
+        let later = "SELECT max(run) FROM changes WHERE tagged = ?3 AND path = ?2 AND run > ?1";
+        let read = self.connection.query_row(later, (run, path_bytes::to_bytes(path), digest), |row| row.get(0));
         read.map_err(|source| self.error(source))
     }
 

@@ -3,18 +3,20 @@
 use std::{
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
+
+use super::attributes;
 
 /// A name beside `path` that nobody has yet.
 pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".chorale-{:016x}.tmp", rand::random::<u64>()))
 }
 
-/// Writes `bytes` to the new file `temporary`, with owner and permissions of the old one, and puts it in the place of
-/// `path` when it is safe on the disk. `modified` is its time; now, if there is none. If this fails, `path` is as it was.
+/// Writes `bytes` to the new file `temporary`, with all that the old one has beside its bytes (see [`attributes::copy`]), and puts
+/// it in the place of `path` when it is safe on the disk. `modified` is its time; now, if there is none. If this fails, `path` is as it was.
 pub(crate) fn replace(
     path: &Path,
     temporary: &Path,
@@ -22,7 +24,7 @@ pub(crate) fn replace(
     old: &Metadata,
     modified: Option<SystemTime>,
 ) -> io::Result<()> {
-    let replaced = write_like(temporary, bytes, old, modified).and_then(|()| {
+    let replaced = write_like(path, temporary, bytes, old, modified).and_then(|()| {
         let now = fs::symlink_metadata(path)?;
         if !same_version(&now, old) {
             return Err(io::Error::other("it was changed by somebody else meanwhile"));
@@ -41,13 +43,16 @@ pub(crate) fn replace(
     Ok(())
 }
 
-fn write_like(temporary: &Path, bytes: &[u8], old: &Metadata, modified: Option<SystemTime>) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(temporary)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+fn write_like(
+    path: &Path,
+    temporary: &Path,
+    bytes: &[u8],
+    old: &Metadata,
+    modified: Option<SystemTime>,
+) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(bytes)?;
-    // Only root can give files away; a group may be one of the user's own.
-    let _ = chown(temporary, Some(old.uid()), Some(old.gid())).or_else(|_| chown(temporary, None, Some(old.gid())));
-    file.set_permissions(old.permissions())?;
+    attributes::copy(path, old, &file)?;
     if let Some(modified) = modified {
         file.set_modified(modified)?;
     }
@@ -61,6 +66,8 @@ fn same_version(one: &Metadata, other: &Metadata) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

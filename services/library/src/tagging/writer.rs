@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -14,27 +15,31 @@ use super::{
     state::{Plan, TagState},
     tag_file::{read_state, with_state},
 };
-use crate::{Index, KnownTrack, LibraryError};
+use crate::{
+    Index, KnownTrack, LibraryError,
+    reading::{Reading, open},
+};
 
 /// Tags are changed in memory, in several copies of the file.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 const UNKNOWN: &str = "unknown";
 
-/// What tagging would do to a file. Reads its tags and nothing else.
+/// What tagging would do to a file, and whether it may. Reads its tags and nothing else.
 pub(crate) fn preview(track: &KnownTrack, existing: ExistingGenre) -> Result<TagAction, LibraryError> {
     if track.genre == UNKNOWN {
         return Ok(TagAction::NoGenre);
     }
     let failed = |source| read_error(&track.path, source);
-    // Whoever opens what is no file, a pipe for example, may wait for ever.
-    if !fs::metadata(&track.path).map_err(failed)?.is_file() {
-        return Err(failed(std::io::Error::other("it is no file any more")));
-    }
-    let mut file = fs::File::open(&track.path).map_err(failed)?;
+    let mut file = open(&track.path).map_err(failed)?;
     Ok(match plan(track, existing, &mut file)? {
         (_, Plan::Same) => TagAction::Same,
         (_, Plan::Keep(genres)) => TagAction::Kept(genres),
-        (old, Plan::Change(new)) => TagAction::Change(old.changes_to(&new)),
+        (old, Plan::Change(new)) => {
+            if !is_writable(&track.path, &file.metadata().map_err(failed)?)? {
+                return Err(LibraryError::ReadOnly);
+            }
+            TagAction::Change(old.changes_to(&new))
+        }
     })
 }
 
@@ -53,18 +58,19 @@ pub(crate) struct Writer<'a> {
     index: &'a mut Index,
     journal: Journal,
     run: Option<i64>,
+    has_changed: bool,
 }
 
 impl<'a> Writer<'a> {
     /// Finishes what a run before this one may have left.
     pub(crate) fn new(index: &'a mut Index, mut journal: Journal) -> Result<Self, LibraryError> {
         finish_interrupted(index, &mut journal)?;
-        Ok(Self { index, journal, run: None })
+        Ok(Self { index, journal, run: None, has_changed: false })
     }
 
     /// The number of this run, if it has changed anything.
     pub(crate) fn run(&self) -> Option<i64> {
-        self.run
+        self.run.filter(|_| self.has_changed)
     }
 
     /// Tags a file.
@@ -76,9 +82,6 @@ impl<'a> Writer<'a> {
         // A link stays one: it is its target that is tagged.
         let place = fs::canonicalize(&track.path).map_err(|source| read_error(&track.path, source))?;
         let metadata = fs::metadata(&place).map_err(|source| read_error(&place, source))?;
-        if !is_writable(&place, &metadata)? {
-            return Err(LibraryError::ReadOnly);
-        }
         let original = read_whole(&place, &metadata)?;
         if blake3::hash(&original) != track.digest {
             return Err(LibraryError::ChangedSinceScan);
@@ -109,7 +112,7 @@ impl<'a> Writer<'a> {
         Ok(TagAction::Change(change.fields))
     }
 
-    fn put(
+    pub(super) fn put(
         &mut self,
         change: &Change,
         place: &Path,
@@ -123,10 +126,12 @@ impl<'a> Writer<'a> {
         let temporary = temporary_beside(place);
         self.journal.announce(run, change, &temporary)?;
         if let Err(source) = replace(place, &temporary, tagged, metadata, None) {
-            // Whether it was replaced is seen by its digest when the journal is opened next.
+            // Whether it was replaced all the same, as a network may have it, is seen by its digest.
+            finish_interrupted(self.index, &mut self.journal)?;
             return Err(LibraryError::Write { path: place.to_owned(), source });
         }
-        self.index.audio_is_unchanged(&change.path, &change.original)?;
+        self.has_changed = true;
+        self.index.audio_is_unchanged(&change.path, &change.original, &change.tagged)?;
         self.journal.settle(run, &change.path, &temporary)
     }
 }
@@ -135,34 +140,24 @@ impl<'a> Writer<'a> {
 pub(crate) fn finish_interrupted(index: &mut Index, journal: &mut Journal) -> Result<(), LibraryError> {
     journal.clean_up()?;
     let nowhere = PathBuf::new();
-    for run in journal.runs()? {
-        for path in journal.paths(run.run, true)? {
-            let Some(change) = journal.change(run.run, &path)? else { continue };
-            let digest = digest_of(&path);
-            if digest == Some(change.tagged) {
-                index.audio_is_unchanged(&path, &change.original)?;
-                journal.settle(run.run, &path, &nowhere)?;
-            } else if digest == Some(change.original) {
-                journal.forget(run.run, &path, &nowhere)?;
-            } else if digest.is_some() {
-                // Somebody else's version: nothing to finish, and nothing to undo, as undoing will say.
-                journal.settle(run.run, &path, &nowhere)?;
-            }
+    for (run, path) in journal.unsettled()? {
+        let Some(change) = journal.change(run, &path)? else { continue };
+        let digest = Reading::of(&path).ok().flatten().map(|reading| reading.digest);
+        if digest == Some(change.tagged) {
+            index.audio_is_unchanged(&path, &change.original, &change.tagged)?;
+            journal.settle(run, &path, &nowhere)?;
+        } else if digest == Some(change.original) {
+            journal.forget(run, &path, &nowhere)?;
+        } else if digest.is_some() {
+            // Somebody else's version: nothing to finish, and nothing to undo, as undoing will say.
+            journal.settle(run, &path, &nowhere)?;
         }
     }
     Ok(())
 }
 
-/// The digest of what is at `path`, if that is a file that can be read.
-fn digest_of(path: &Path) -> Option<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-    hasher.update_reader(fs::File::open(path).ok()?).ok()?;
-    Some(*hasher.finalize().as_bytes())
-}
-
 /// Whether this user may write to the file itself. To replace it would take no more than the right to write to its folder.
-fn is_writable(place: &Path, metadata: &fs::Metadata) -> Result<bool, LibraryError> {
+pub(crate) fn is_writable(place: &Path, metadata: &fs::Metadata) -> Result<bool, LibraryError> {
     if metadata.permissions().readonly() {
         return Ok(false);
     }
@@ -178,7 +173,10 @@ pub(crate) fn read_whole(path: &Path, metadata: &fs::Metadata) -> Result<Vec<u8>
     if metadata.len() > MAX_FILE_BYTES {
         return Err(LibraryError::TooLarge);
     }
-    fs::read(path).map_err(|source| read_error(path, source))
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    let read = open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    let length = read.map_err(|source| read_error(path, source))?;
+    if length as u64 > MAX_FILE_BYTES { Err(LibraryError::TooLarge) } else { Ok(bytes) }
 }
 
 fn read_error(path: &Path, source: std::io::Error) -> LibraryError {
