@@ -77,8 +77,11 @@ pub(crate) fn tally(counts: &Counts, write: bool, run: Option<i64>) -> String {
         text.push_str("\n--overwrite replaces genres that files have from elsewhere, --add adds to them");
     }
     if unsure > 0 && !write {
-        let _ =
-            write!(text, "\n{unsure} of these verdicts are less than half sure; --min-confidence 0.5 leaves them out");
+        let (verb, them) = if unsure == 1 { ("is", "it") } else { ("are", "them") };
+        let _ = write!(
+            text,
+            "\n{unsure} of these verdicts {verb} less than half sure; --min-confidence 0.5 leaves {them} out"
+        );
     }
     match run {
         Some(run) => drop(write!(text, "\n`chorale tag --undo {run}` takes it back")),
