@@ -203,8 +203,8 @@ async fn call(clients: &[Client], first: usize, track: &Bytes) -> Verdict {
     unreachable!("attempts do not end")
 }
 
-/// Whether the gateway did not take the call at all: nobody listens, it drains, it is not ready yet, or the connection was closed
-/// before the call was sent.
+/// Whether the gateway did not take the call at all: nobody listens, it drains, it is not ready yet, or the connection was
+/// closed before the call was sent.
 fn not_taken(status: &Status) -> bool {
     match (status.code(), reason(status).as_str()) {
         (Code::Unavailable, "" | "DRAINING") => true,

@@ -5,7 +5,8 @@
 //! cargo run --release --package chorale-client --example classify -- song.mp3
 //! ```
 //!
-//! A bearer token is taken from the environment variable `CHORALE_TOKEN`. The exit code is 0 if every file has a verdict, else 1.
+//! A bearer token is taken from the environment variable `CHORALE_TOKEN`. The exit code is 0 if every file has a verdict, else
+//! 1.
 
 use std::{
     path::{Path, PathBuf},

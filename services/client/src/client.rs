@@ -72,9 +72,9 @@ impl Client {
         Ok(answer.map_err(|status| ClientError::of_status(&status))?.into_inner())
     }
 
-    /// Classifies a file. It is sent only if its verdict is in no cache: it is digested first, unless `options` have its digest.
-    /// It is sent again if the connection broke, or the server asks for that, no earlier than it says. `on_event` hears the
-    /// events that `options` want; they begin again with each attempt.
+    /// Classifies a file. It is sent only if its verdict is in no cache: it is digested first, unless `options` have its
+    /// digest. It is sent again if the connection broke, or the server asks for that, no earlier than it says. `on_event` hears
+    /// the events that `options` want; they begin again with each attempt.
     ///
     /// # Errors
     /// If the file cannot be read, or the server says no; after `attempts`, or before `timeout` would pass, if it may be tried

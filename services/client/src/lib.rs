@@ -11,8 +11,8 @@
 //! # }
 //! ```
 //!
-//! A file is digested first, so that a verdict which the server knows costs no upload; it is sent while its verdict forms; and a
-//! call is made again when its connection breaks or the server asks for that, after the time that it names.
+//! A file is digested first, so that a verdict which the server knows costs no upload; it is sent while its verdict forms; and
+//! a call is made again when its connection breaks or the server asks for that, after the time that it names.
 
 mod client;
 mod error;

@@ -134,7 +134,8 @@ impl Drop for Core {
 }
 
 impl Turns {
-    /// One turn for every one of `cores`. At most `max_waiting` tracks wait for one, and fewer after waits longer than `target`.
+    /// One turn for every one of `cores`. At most `max_waiting` tracks wait for one, and fewer after waits longer than
+    /// `target`.
     pub(crate) fn new(cores: usize, target: Duration, max_waiting: usize, metrics: FeatureMetrics) -> Arc<Self> {
         let limit = WaitLimit::new(WaitPolicy { target, step: cores, ceiling: max_waiting });
         metrics.turn_limit.set(i64::try_from(limit.limit()).unwrap_or(i64::MAX));

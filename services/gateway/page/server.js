@@ -1,7 +1,7 @@
 // Talks to the gateway: the model, uploads, live audio, problems.
 //
-// Audio goes over the WebSocket, as browsers that speak HTTP/1.1 read no answer to a POST before its body is sent: votes could not
-// be shown during the upload, and a server whose answer nobody reads stops reading. Where no socket can be had, a POST with
+// Audio goes over the WebSocket, as browsers that speak HTTP/1.1 read no answer to a POST before its body is sent: votes could
+// not be shown during the upload, and a server whose answer nobody reads stops reading. Where no socket can be had, a POST with
 // server-sent events does the same; it also says why there was none, which a browser does not tell of sockets.
 
 const EVENTS = ["chunk_vote", "progress", "mel", "envelope"];

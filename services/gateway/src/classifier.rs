@@ -103,8 +103,8 @@ impl Classifier {
         Ok(())
     }
 
-    /// Takes a place for the message of a call with these headers, over a connection with these extensions. Who has no good token
-    /// is refused later, by the service.
+    /// Takes a place for the message of a call with these headers, over a connection with these extensions. Who has no good
+    /// token is refused later, by the service.
     pub(crate) fn place_to_read(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Place, Failure> {
         let caller = self.authenticator.identify(metadata, extensions);
         let caller = caller.unwrap_or_else(|_| Caller::of_peer(extensions.get::<Peer>()));
@@ -137,8 +137,8 @@ impl Classifier {
         caller.max_streams.unwrap_or(self.context.limits.max_streams_per_caller)
     }
 
-    /// Serves a call that was admitted: gives what its caller is to be told, the verdict or a failure at last. To drop that is to
-    /// cancel the call.
+    /// Serves a call that was admitted: gives what its caller is to be told, the verdict or a failure at last. To drop that is
+    /// to cancel the call.
     ///
     /// `incoming` may take as long as an upload may pause; `deadline` is what is known of it by then.
     pub(crate) fn begin<I>(

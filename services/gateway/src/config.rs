@@ -123,7 +123,8 @@ pub struct LimitsConfig {
     pub min_upload_rate: ByteSize,
 }
 
-/// `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS. Neither `Debug` nor `Display` shows the password.
+/// `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS. Neither `Debug` nor `Display` shows the
+/// password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RedisUrl(String);

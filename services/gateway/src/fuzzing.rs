@@ -1,4 +1,5 @@
-//! A way in for fuzz targets, which are another crate. It is no feature: the binary would then be built twice, with and without.
+//! A way in for fuzz targets, which are another crate. It is no feature: the binary would then be built twice, with and
+//! without.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! The Open Inference Protocol: the models of this replica by name, mel chunks in, probabilities out.
 //!
-//! The chunks of a request go the way of those of an `Infer` call: [`ChunkStream`] is given them one by one, and what it answers
-//! is put in order.
+//! The chunks of a request go the way of those of an `Infer` call: [`ChunkStream`] is given them one by one, and what it
+//! answers is put in order.
 
 use std::{
     sync::Arc,

@@ -92,8 +92,8 @@ where
         }
     }
 
-    /// The same for the chunks of one request, at most `window` of which are in flight. All of them are read, also while the role
-    /// drains: the request was accepted as a whole.
+    /// The same for the chunks of one request, at most `window` of which are in flight. All of them are read, also while the
+    /// role drains: the request was accepted as a whole.
     pub(crate) fn of_request(self, window: usize) -> Self {
         let max_in_flight = window.min(self.max_in_flight);
         Self { max_in_flight, drain: CancellationToken::new(), ..self }

@@ -1,7 +1,7 @@
 //! A music library sorted by genre.
 //!
-//! An [`Index`] is one SQLite file with every audio file that was looked at, and every verdict. A [`Scanner`] fills it through a
-//! server, [`Watch`] keeps it up to date, [`Index::tracks`] and [`export`] read it.
+//! An [`Index`] is one SQLite file with every audio file that was looked at, and every verdict. A [`Scanner`] fills it through
+//! a server, [`Watch`] keeps it up to date, [`Index::tracks`] and [`export`] read it.
 
 mod credits;
 mod error;

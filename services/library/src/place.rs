@@ -7,8 +7,8 @@ use crate::path_bytes;
 /// Half-open ranges of keys.
 pub(crate) type KeyRanges = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Every name that the index may have for `path`. A scan names files by the folder that it was told, without links, and keeps the
-/// links that it followed from there on. What is not there any more can still be asked for.
+/// Every name that the index may have for `path`. A scan names files by the folder that it was told, without links, and keeps
+/// the links that it followed from there on. What is not there any more can still be asked for.
 pub(crate) fn names_of(path: &Path) -> Vec<PathBuf> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let name = |folder: &Path| {

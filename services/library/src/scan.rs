@@ -85,9 +85,9 @@ impl Scanner {
         self.previous_model.as_ref()
     }
 
-    /// Looks at `files`, as many at a time as the options say, and writes down what becomes of them: small transactions, so that
-    /// hardly anything is lost when the process is killed. `on_event` hears of what is written. Ends early, when what is in flight
-    /// is done, if somebody wishes to stop, or if the server gives no answers, which is returned.
+    /// Looks at `files`, as many at a time as the options say, and writes down what becomes of them: small transactions, so
+    /// that hardly anything is lost when the process is killed. `on_event` hears of what is written. Ends early, when what is
+    /// in flight is done, if somebody wishes to stop, or if the server gives no answers, which is returned.
     ///
     /// # Errors
     /// If the index cannot be written.

@@ -92,9 +92,9 @@ pub fn write_tags(
     Ok(writer.run())
 }
 
-/// Restores every file that a run changed, byte for byte and with its old time. One that was changed since, is gone, or cannot be
-/// written is left alone. By default, it is the last run that no undo has tried yet; what was left alone of the others is tried
-/// again when they are named. `on_file` hears of each file. Returns the number of the run.
+/// Restores every file that a run changed, byte for byte and with its old time. One that was changed since, is gone, or cannot
+/// be written is left alone. By default, it is the last run that no undo has tried yet; what was left alone of the others is
+/// tried again when they are named. `on_file` hears of each file. Returns the number of the run.
 ///
 /// # Errors
 /// If there is no such run, or the journal or the index cannot be used.

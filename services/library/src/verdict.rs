@@ -67,8 +67,8 @@ fn finite(number: f64) -> f64 {
 }
 
 impl TrackVerdict {
-    /// Reads the columns genre, confidence, duration_seconds, probabilities, segments, warnings, embedding and early, which begin
-    /// at `first`.
+    /// Reads the columns genre, confidence, duration_seconds, probabilities, segments, warnings, embedding and early, which
+    /// begin at `first`.
     pub(crate) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
         Ok(Self {
             genre: row.get(first)?,

@@ -1,4 +1,5 @@
-//! An ensemble on the CPU, one chunk at a time: what [`Ensemble`](crate::Ensemble) defines, through the [kernels](crate::kernels).
+//! An ensemble on the CPU, one chunk at a time: what [`Ensemble`](crate::Ensemble) defines, through the
+//! [kernels](crate::kernels).
 //!
 //! The front end's answers are `[channel][frame]`, since few filters look at many frames; from there on it is
 //! `[frame][channel]`, so that a kernel over time sees neighbouring cells.

@@ -8,8 +8,9 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-/// A file on its way: whoever reads its path finds what was there before until [`WholeFile::finish`], and all of it from then on.
-/// Dropped before that, it leaves nothing behind. A link is followed, and what is no file, as `/dev/stdout`, is written at once.
+/// A file on its way: whoever reads its path finds what was there before until [`WholeFile::finish`], and all of it from then
+/// on. Dropped before that, it leaves nothing behind. A link is followed, and what is no file, as `/dev/stdout`, is written at
+/// once.
 #[derive(Debug)]
 pub struct WholeFile {
     destination: Destination,

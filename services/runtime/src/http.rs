@@ -55,8 +55,8 @@ pub struct RunningHttp {
 }
 
 impl BoundHttp {
-    /// Serves `routes` until `drain` is cancelled and the requests in flight have ended, and with them the `sockets`: the tasks of
-    /// connections that went over to another protocol. Every request has the [`Peer`] as an extension.
+    /// Serves `routes` until `drain` is cancelled and the requests in flight have ended, and with them the `sockets`: the tasks
+    /// of connections that went over to another protocol. Every request has the [`Peer`] as an extension.
     #[must_use]
     pub fn serve(
         self,

@@ -2,12 +2,12 @@
 //!
 //! Every role is built from the same parts, in this order: [`config`] is loaded and checked before a port is bound,
 //! [`telemetry`] starts, with [`trace`]s if they are wanted, the role's [`server`] binds and serves with health and reflection,
-//! [`admin`] answers probes and metrics, what a process knows of itself is there to [`inspect`], and [`shutdown`] ends it all in
-//! order. [`failure`] is the one table of errors and codes, [`replicas`] finds and balances the other side, [`deadline`] reads
-//! how long a caller waits, [`overload`] says what may wait and who goes first, [`shares`] what each caller may have of it,
-//! [`priority`] that answers come before work. [`connections`] are taken by a server, for gRPC and for [`http`], and made by a
-//! [`connector`], over [`tls`] if so configured; [`reload`] follows the files behind that. [`open_inference`] is the protocol of
-//! other servers' clients, and [`oversize`] explains a limit that the transport keeps.
+//! [`admin`] answers probes and metrics, what a process knows of itself is there to [`inspect`], and [`shutdown`] ends it all
+//! in order. [`failure`] is the one table of errors and codes, [`replicas`] finds and balances the other side, [`deadline`]
+//! reads how long a caller waits, [`overload`] says what may wait and who goes first, [`shares`] what each caller may have of
+//! it, [`priority`] that answers come before work. [`connections`] are taken by a server, for gRPC and for [`http`], and made by
+//! a [`connector`], over [`tls`] if so configured; [`reload`] follows the files behind that. [`open_inference`] is the protocol
+//! of other servers' clients, and [`oversize`] explains a limit that the transport keeps.
 
 pub mod admin;
 pub mod config;

@@ -106,8 +106,8 @@ impl BoundServer {
         Ok(Self { role, listener, address, connections, metrics, tls, process: process.clone(), beside: Vec::new() })
     }
 
-    /// Binds `listen` for the same role's HTTP/1.1: `what` is that in words. Connections are taken, and over TLS, as on the first
-    /// port.
+    /// Binds `listen` for the same role's HTTP/1.1: `what` is that in words. Connections are taken, and over TLS, as on the
+    /// first port.
     ///
     /// # Errors
     /// If the address cannot be bound.

@@ -1,9 +1,9 @@
 //! Traces: spans that follow a track through all three services, to an OpenTelemetry collector.
 //!
 //! Spans are handed on by hand, not by what a thread or a task happens to run: a track crosses threads, streams that all
-//! tracks share, and batches. Between services, the context of a span travels as W3C `traceparent`: in the metadata of a call, and
-//! in every chunk on the stream that tracks share. Where nothing is exported, or a trace is not sampled, a span costs next to
-//! nothing, and the trace id of the caller still gets into the logs.
+//! tracks share, and batches. Between services, the context of a span travels as W3C `traceparent`: in the metadata of a call,
+//! and in every chunk on the stream that tracks share. Where nothing is exported, or a trace is not sampled, a span costs next
+//! to nothing, and the trace id of the caller still gets into the logs.
 
 use std::{
     borrow::Cow,

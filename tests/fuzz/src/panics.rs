@@ -10,8 +10,8 @@ use std::{
     },
 };
 
-/// What catches panics of symphonia in the feature service, and makes an error of them: a function, and where it stands. How much
-/// of its name a backtrace has depends on how it was compiled.
+/// What catches panics of symphonia in the feature service, and makes an error of them: a function, and where it stands. How
+/// much of its name a backtrace has depends on how it was compiled.
 const GUARD: (&str, &str) = ("guard", "feature/src/audio_track.rs");
 
 static UNGUARDED: AtomicBool = AtomicBool::new(false);

@@ -1,7 +1,7 @@
 //! `chorale up`, `gateway`, `feature` and `inference`: start, serve until a signal, drain.
 //!
-//! The first line on standard output says where the role listens, so that a script that asked for port 0 can read it; the second
-//! one where the page is, if there is one. Logs go to standard error.
+//! The first line on standard output says where the role listens, so that a script that asked for port 0 can read it; the
+//! second one where the page is, if there is one. Logs go to standard error.
 
 use std::{future::Future, time::Instant};
 
@@ -137,8 +137,8 @@ fn usage_error(error: impl std::fmt::Display) -> UsageError {
     UsageError(format!("configuration: {error}"))
 }
 
-/// Runs `role` between the parts that every role has: logs and traces, as of the service `name`, before it, the admin port beside
-/// it.
+/// Runs `role` between the parts that every role has: logs and traces, as of the service `name`, before it, the admin port
+/// beside it.
 fn serve<F>(name: &'static str, config: Config, role: impl FnOnce(Config, Process) -> F) -> anyhow::Result<Exit>
 where
     F: Future<Output = anyhow::Result<()>>,

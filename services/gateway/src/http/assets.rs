@@ -1,4 +1,5 @@
-//! What is for people: the studio page, the description of the interface, and the page that shows it. All of it is in the binary.
+//! What is for people: the studio page, the description of the interface, and the page that shows it. All of it is in the
+//! binary.
 
 use axum::{
     Router,

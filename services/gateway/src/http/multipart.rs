@@ -78,8 +78,8 @@ async fn read(body: Pieces, content_type: HeaderValue, pieces: &PieceSender) -> 
     if found { Ok(()) } else { Err(invalid(format!("found no part named {AUDIO:?}"))) }
 }
 
-/// `body`, in portions that the parser gets one by one: by itself, it buffers whatever is there, and headers without end. The end
-/// comes by itself, too: where it comes with the first boundary, the parser does not look for that any more.
+/// `body`, in portions that the parser gets one by one: by itself, it buffers whatever is there, and headers without end. The
+/// end comes by itself, too: where it comes with the first boundary, the parser does not look for that any more.
 fn measured(body: Pieces, without_audio: Arc<AtomicUsize>) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let with_end = body.map(Some).chain(stream::iter([None]));
     let portions = with_end.then(move |piece| {

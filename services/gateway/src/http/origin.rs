@@ -1,7 +1,7 @@
 //! Whose pages may call: our own, and those of sites that the configuration names.
 //!
-//! Browsers let any page send simple requests and open WebSockets anywhere, and only keep it from reading most answers. Here such
-//! requests are refused, by the header `origin`, which no page can forge.
+//! Browsers let any page send simple requests and open WebSockets anywhere, and only keep it from reading most answers. Here
+//! such requests are refused, by the header `origin`, which no page can forge.
 
 use std::net::IpAddr;
 
@@ -66,8 +66,8 @@ fn is_of(origin: &HeaderValue, host: &str) -> bool {
     page.is_some_and(|page| page.eq_ignore_ascii_case(host))
 }
 
-/// Whether `host` may be a name of somebody else's who led it to this machine (DNS rebinding): on the machine itself, a page of ours
-/// is called by an address or as `localhost`.
+/// Whether `host` may be a name of somebody else's who led it to this machine (DNS rebinding): on the machine itself, a page of
+/// ours is called by an address or as `localhost`.
 fn may_be_rebound(host: &str, peer: Option<IpAddr>) -> bool {
     if !peer.is_some_and(|address| address.to_canonical().is_loopback()) {
         return false;

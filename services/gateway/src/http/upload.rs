@@ -1,8 +1,8 @@
 //! The body of a request, as it comes.
 //!
-//! Nothing is read before it is wanted: until then, the caller waits, and one that asked `expect: 100-continue` sends nothing. If
-//! the answer is there before the end of the body, the rest is read for a moment and thrown away: who closes a connection while
-//! the other side still sends makes it lose the answer.
+//! Nothing is read before it is wanted: until then, the caller waits, and one that asked `expect: 100-continue` sends nothing.
+//! If the answer is there before the end of the body, the rest is read for a moment and thrown away: who closes a connection
+//! while the other side still sends makes it lose the answer.
 
 use std::{
     pin::Pin,

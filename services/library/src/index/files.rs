@@ -65,8 +65,8 @@ pub struct FailedFile {
 }
 
 impl Index {
-    /// What is known of `file` by its path, size and time, of the model with this id, if it was looked at at this time or later. A
-    /// file that was gone is back.
+    /// What is known of `file` by its path, size and time, of the model with this id, if it was looked at at this time or
+    /// later. A file that was gone is back.
     ///
     /// # Errors
     /// If the index cannot be read or written.
@@ -100,8 +100,8 @@ impl Index {
         look().map_err(|source| self.error(source))
     }
 
-    /// Looks for every file of the index that was last seen in `folder`, or at this path, and marks those that are not there any
-    /// more; `on_gone` hears of each. What cannot be looked for is left as it is.
+    /// Looks for every file of the index that was last seen in `folder`, or at this path, and marks those that are not there
+    /// any more; `on_gone` hears of each. What cannot be looked for is left as it is.
     ///
     /// # Errors
     /// If the index cannot be read or written.

@@ -8,8 +8,8 @@ use super::now;
 use crate::{Index, LibraryError, path_bytes};
 
 impl Index {
-    /// Since when verdicts on what is in `roots` are made anew, in milliseconds since 1970: since now, unless the last such scan of
-    /// the same folders with the same model did not come to its end.
+    /// Since when verdicts on what is in `roots` are made anew, in milliseconds since 1970: since now, unless the last such
+    /// scan of the same folders with the same model did not come to its end.
     ///
     /// # Errors
     /// If the index cannot be written.

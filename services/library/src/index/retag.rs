@@ -8,9 +8,10 @@ use super::now;
 use crate::{Credits, Index, LibraryError, path_bytes, reading::Reading};
 
 impl Index {
-    /// Says that the file at `path` had the bytes with the digest `old`, and has those with the digest `new`, which have the same
-    /// audio, as after its tags were written: what is known of the old bytes is known of the new ones, and no scan has to listen
-    /// again. If somebody has put other bytes there meanwhile, nothing is known of them, and the next scan looks at the file.
+    /// Says that the file at `path` had the bytes with the digest `old`, and has those with the digest `new`, which have the
+    /// same audio, as after its tags were written: what is known of the old bytes is known of the new ones, and no scan has to
+    /// listen again. If somebody has put other bytes there meanwhile, nothing is known of them, and the next scan looks at the
+    /// file.
     ///
     /// # Errors
     /// If the index cannot be written.

@@ -17,8 +17,8 @@ const COLUMNS: &str = "\
 const TABLES: &str = "\
     files JOIN verdicts ON verdicts.id = files.verdict_id JOIN models ON models.id = verdicts.model_id
     WHERE files.gone_at IS NULL AND files.digest IS NOT NULL";
-/// Any number of places: an expression with one term for each would be too deep for SQLite. `CROSS JOIN` has it take one place after
-/// the other, and look each up by path.
+/// Any number of places: an expression with one term for each would be too deep for SQLite. `CROSS JOIN` has it take one place
+/// after the other, and look each up by path.
 const PLACES: &str = "\
     (SELECT unhex(value ->> 0) AS first, unhex(value ->> 1) AS past FROM json_each(?)) AS places CROSS JOIN";
 const FIRST_OF_VERDICT: usize = 6;

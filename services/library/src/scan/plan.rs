@@ -31,8 +31,8 @@ impl Plan {
 }
 
 impl Scanner {
-    /// Walks through `roots` and sorts out what is known. `on_progress` hears how many files there are so far. Blocks, for about a
-    /// second for every 50,000 files on a local disk. Ends early if somebody wishes to stop.
+    /// Walks through `roots` and sorts out what is known. `on_progress` hears how many files there are so far. Blocks, for
+    /// about a second for every 50,000 files on a local disk. Ends early if somebody wishes to stop.
     ///
     /// # Errors
     /// If the index cannot be read.

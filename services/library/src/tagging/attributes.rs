@@ -24,8 +24,8 @@ const OF_THE_KERNEL: [&str; 2] = ["security.ima", "security.evm"];
 const FIRST_ROOM: usize = 64 << 10;
 const MAX_ROOM: usize = 64 << 20;
 
-/// Gives the file `to`, which nobody else may read yet, what the one at `from` has beside its bytes. The owner and the group stay
-/// those of this user where the system does not let them be given away.
+/// Gives the file `to`, which nobody else may read yet, what the one at `from` has beside its bytes. The owner and the group
+/// stay those of this user where the system does not let them be given away.
 ///
 /// # Errors
 /// If an extended attribute or the access control list would be lost. What the file system does not support is not.

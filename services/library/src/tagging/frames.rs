@@ -4,8 +4,8 @@ const HEADER: usize = 10;
 /// Flags of a header: bytes are inserted into the whole tag, or more headers follow.
 const UNSYNCHRONISED_OR_EXTENDED: u8 = 0xC0;
 
-/// The first text frame that an ID3v2 tag at the beginning of `file` has twice; of frames with a name of their own, `TXXX`, there
-/// may be many. None for a tag that cannot be walked through so simply.
+/// The first text frame that an ID3v2 tag at the beginning of `file` has twice; of frames with a name of their own, `TXXX`,
+/// there may be many. None for a tag that cannot be walked through so simply.
 pub(crate) fn frame_that_is_there_twice(file: &[u8]) -> Option<String> {
     let header = file.get(..HEADER).filter(|header| header.starts_with(b"ID3"))?;
     let &[_, _, _, version, _, flags, ref size @ ..] = header else { return None };

@@ -254,8 +254,8 @@ impl Journal {
     }
 }
 
-/// Locks the journal until it is closed. Returns whether it is a database of somebody else, which is left as it is, and the version
-/// of its schema.
+/// Locks the journal until it is closed. Returns whether it is a database of somebody else, which is left as it is, and the
+/// version of its schema.
 fn prepare(connection: &Connection) -> rusqlite::Result<(bool, i64)> {
     connection.busy_timeout(Duration::ZERO)?;
     // The file may come from anywhere: nothing in its schema is to run.

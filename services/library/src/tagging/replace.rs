@@ -15,8 +15,9 @@ pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".chorale-{:016x}.tmp", rand::random::<u64>()))
 }
 
-/// Writes `bytes` to the new file `temporary`, with all that the old one has beside its bytes (see [`attributes::copy`]), and puts
-/// it in the place of `path` when it is safe on the disk. `modified` is its time; now, if there is none. If this fails, `path` is as it was.
+/// Writes `bytes` to the new file `temporary`, with all that the old one has beside its bytes (see [`attributes::copy`]), and
+/// puts it in the place of `path` when it is safe on the disk. `modified` is its time; now, if there is none. If this fails,
+/// `path` is as it was.
 pub(crate) fn replace(
     path: &Path,
     temporary: &Path,
@@ -35,8 +36,8 @@ pub(crate) fn replace(
         let _ = fs::remove_file(temporary);
         return replaced;
     }
-    // The file itself is safe; that the folder names the new one is safe only now. Not every folder can be asked for that, and the
-    // file is replaced all the same.
+    // The file itself is safe; that the folder names the new one is safe only now. Not every folder can be asked for that, and
+    // the file is replaced all the same.
     if let Some(Err(error)) = path.parent().map(|folder| File::open(folder)?.sync_all()) {
         tracing::debug!(path = %path.display(), %error, "a folder cannot be made safe on the disk");
     }

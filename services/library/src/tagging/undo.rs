@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{Index, LibraryError};
 
-/// Restores what the run with this number changed, by default the last one that no undo has tried; `on_file` hears how it went for
-/// each file. Returns the number of the run.
+/// Restores what the run with this number changed, by default the last one that no undo has tried; `on_file` hears how it went
+/// for each file. Returns the number of the run.
 pub(crate) fn undo(
     index: &mut Index,
     mut journal: Journal,

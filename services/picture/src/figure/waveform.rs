@@ -55,8 +55,8 @@ pub(super) fn paint(figure: &Figure<'_>, area: Area, scene: &mut Scene) {
     });
 }
 
-/// The corners of a band, along its top and back along its bottom. `edges` are x, top and bottom of each column's middle; `ends`
-/// are where the first column begins and the last one ends.
+/// The corners of a band, along its top and back along its bottom. `edges` are x, top and bottom of each column's middle;
+/// `ends` are where the first column begins and the last one ends.
 fn outline(edges: &[(f64, f64, f64)], ends: (f64, f64)) -> Vec<(f64, f64)> {
     let (Some(first), Some(last)) = (edges.first(), edges.last()) else { return Vec::new() };
     let (left, right) = ends;
