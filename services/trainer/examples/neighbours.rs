@@ -3,8 +3,7 @@
 //! For every track of SPLIT (`valid`), by the inner product of embeddings, and beside it of probabilities:
 //!
 //! - the share of its five nearest neighbours that is of its genre, among all other tracks of `train` and SPLIT, and among
-//! those
-//!   of `train` alone, where GTZAN's splits have no artist of SPLIT;
+//!   those of `train` alone, where GTZAN's splits have no artist of SPLIT;
 //! - whether its first half finds its second half among the second halves of all those tracks: as the first of all, or among
 //!   the first five.
 
