@@ -8,7 +8,11 @@ use chorale_proto::{
     v1::{ClassifyOptions, PcmFormat, classify_stream_request::Payload},
 };
 use chorale_runtime::failure::{Failure, Reason};
-use futures::{Stream, StreamExt, stream};
+use futures::{
+    Stream, StreamExt,
+    future::{join, join_all},
+    stream,
+};
 use tonic::{
     Status,
     body::Body,
@@ -132,20 +136,18 @@ const UNARY: [&str; 4] = [
 async fn a_message_must_come_at_the_pace_of_an_upload() {
     let feature = FakeFeature::start();
     let cluster = Cluster::start(&[&feature], |config| {
-        config.limits.idle_timeout = Duration::from_millis(200);
+        config.limits.idle_timeout = Duration::from_secs(1);
         config.limits.min_upload_rate = ByteSize::kib(1);
     })
     .await;
-    for method in UNARY {
-        for limit in ["idle_timeout", "min_upload_rate"] {
-            let failure = match limit {
-                "idle_timeout" => trickle(&cluster, method, silence()).await,
-                _ => trickle(&cluster, method, drip()).await,
-            };
+    let hits = UNARY.map(async |method| {
+        let (paused, dripped) = join(trickle(&cluster, method, silence()), trickle(&cluster, method, drip())).await;
+        for (failure, limit) in [(paused, "idle_timeout"), (dripped, "min_upload_rate")] {
             assert_eq!(failure.reason, Reason::LimitExceeded, "{method}: {failure}");
             assert_eq!(failure.metadata["limit"], limit, "{method}: {failure}");
         }
-    }
+    });
+    join_all(hits).await;
     for limit in ["idle_timeout", "min_upload_rate"] {
         let metric = format!("chorale_gateway_limits_hit_total{{limit=\"{limit}\"}}");
         assert_eq!(cluster.metric(&metric), UNARY.len() as u64);
