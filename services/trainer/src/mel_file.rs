@@ -15,6 +15,9 @@ use crate::{Result, TrainerError};
 /// Magic number, version, and length of the header.
 const PREFIX_BYTES: usize = 10;
 const MAX_HEADER_BYTES: usize = 1_024;
+/// Brackets that a header opens: those of an array of plain numbers are two. The library's parser tries a bracket within a
+/// bracket several times, in each of them again.
+const MAX_BRACKETS: usize = 4;
 /// Frames of a track: an hour and 9 minutes. A row takes 12 MiB.
 const MAX_FRAMES: u64 = 100_000;
 const LEVELS: f32 = 256.0;
@@ -43,6 +46,11 @@ impl MelFile {
         };
         if text_bytes > MAX_HEADER_BYTES {
             return Err(wrong(format!("expected a header of at most {MAX_HEADER_BYTES} bytes, found {text_bytes}")));
+        }
+        let text = header.iter().skip(PREFIX_BYTES).take(text_bytes);
+        let brackets = text.filter(|byte| b"([{".contains(byte)).count();
+        if brackets > MAX_BRACKETS {
+            return Err(wrong(format!("expected an array of plain numbers, found {brackets} brackets in its header")));
         }
         let header = NpyHeader::from_reader(header.as_slice())
             .map_err(|error| wrong(format!("expected a NumPy array: {error}")))?;
@@ -151,6 +159,9 @@ mod tests {
             (header("|u1", "False", "(18446744073709551615, 128, 100000)"), 768),
             (header("|u1", "False", "(1, 128, 99999999999999999999999)"), 768),
             ("(".repeat(1_000), 768),
+            ("{".repeat(100), 768),
+            ("[".repeat(100), 768),
+            ("{([{".to_owned(), 768),
             ("x".repeat(2_000), 768),
         ] {
             let error = open(&npy(&header, data)).unwrap_err().to_string();
