@@ -33,12 +33,7 @@ use tonic::{
 };
 
 use crate::{
-    call::{Call, gone},
-    classifier::Classifier,
-    config::LimitsConfig,
-    deadline::Deadline,
-    metrics::Rpc,
-    pace::Pace,
+    call::Call, classifier::Classifier, config::LimitsConfig, deadline::Deadline, metrics::Rpc, pace::Pace,
     service::named,
 };
 
@@ -146,11 +141,7 @@ fn explained(
             call.end(Err(&Failure::from_status(&status)));
             named(call.request_id(), status).into_http()
         }
-        (Some((mut call, _)), None) => {
-            call.end(Err(&gone()));
-            response
-        }
-        (None, _) => response,
+        _ => response,
     }
 }
 
