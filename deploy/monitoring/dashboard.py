@@ -359,6 +359,31 @@ panel(
     min=0,
 )
 
+row("RPCs of every role")
+ROLES = ["gateway", "feature", "inference"]
+panel(
+    "RPCs that ended",
+    "Streams count when they end: Infer is one for a connection between replicas and lasts as long, chunks are counted above. "
+    "Health is what Kubernetes asks.",
+    {f"{role} {{{{rpc}}}}": rate(f"chorale_{role}_rpcs_total", by="rpc") + " > 0" for role in ROLES},
+    "reqps", stacked=True, min=0,
+)
+panel(
+    "RPCs that failed, by gRPC code",
+    "CANCELLED are callers that left, and replicas that end. UNIMPLEMENTED of unknown is somebody who speaks another protocol.",
+    {
+        f"{role} {{{{rpc}}}} {{{{code}}}}": rate(f"chorale_{role}_rpcs_total", 'code!="OK"', "rpc, code") + " > 0"
+        for role in ROLES
+    },
+    "reqps", stacked=True, min=0,
+)
+panel(
+    "Duration of RPCs, p99",
+    "Streams until their end: an upload lasts as long as its caller takes. What describes or probes takes milliseconds.",
+    {f"{role} {{{{rpc}}}}": quantile(0.99, f"chorale_{role}_rpc_seconds", by="rpc") for role in ROLES},
+    "s", logarithmic=True,
+)
+
 row("Genres")
 panel(
     "Votes of chunks, by genre",

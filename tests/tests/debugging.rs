@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use chorale_proto::v1::ClassifyOptions;
+use bytes::Bytes;
+use chorale_proto::v1::{ClassifyOptions, ClassifyRequest, GetModelRequest};
 use chorale_tests::{Redis, Server, command, fixtures, sound, until};
 use serde_json::Value;
 
@@ -68,6 +69,44 @@ async fn the_log_level_changes_while_it_serves() {
     assert!(status == 400 && why.contains("loud=["), "{why}");
     assert_eq!(server.put("/debug/log-level", &"x".repeat(1 << 20)).map(|(status, _)| status).unwrap_or(413), 413);
     assert_eq!(server.admin("/debug/log-level").unwrap().1, "info,chorale_feature=warn\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_of_every_role_is_counted_by_its_code() {
+    let server = Server::start("up", &[]).await;
+    let mut rpc = server.client().await.rpc;
+    let request = |audio: &[u8]| ClassifyRequest { audio: Bytes::copy_from_slice(audio), ..ClassifyRequest::default() };
+    rpc.classify(request(&fixtures::clip())).await.unwrap();
+    rpc.classify(request(b"no audio at all, but as long as a header")).await.unwrap_err();
+    rpc.get_model(GetModelRequest {}).await.unwrap();
+    let count = |role: &str, rpc: &str, code: &str| {
+        let start = format!("chorale_{role}_rpcs_total{{rpc=\"{rpc}\",code=\"{code}\"}} ");
+        let metrics = server.metrics();
+        metrics.lines().find_map(|line| line.strip_prefix(&start)).map(|count| count.parse::<u64>().unwrap())
+    };
+    for (role, rpc, code) in [
+        ("gateway", "chorale.v1.ClassifierService/Classify", "OK"),
+        ("gateway", "chorale.v1.ClassifierService/Classify", "INVALID_ARGUMENT"),
+        ("gateway", "chorale.v1.ClassifierService/GetModel", "OK"),
+        ("feature", "chorale.v1.FeatureService/Analyze", "OK"),
+        ("feature", "chorale.v1.FeatureService/Analyze", "INVALID_ARGUMENT"),
+    ] {
+        until(&format!("{role} counts {rpc}"), PATIENCE, async || (count(role, rpc, code) == Some(1)).then_some(())).await;
+    }
+    for (role, rpc) in [
+        ("feature", "chorale.v1.FeatureService/DescribeFeature"),
+        ("inference", "chorale.v1.InferenceService/DescribeInference"),
+    ] {
+        assert!(count(role, rpc, "OK") > Some(0), "{role} {rpc}");
+    }
+    for (role, rpc) in [
+        ("gateway", "grpc.health.v1.Health/Check"),
+        ("feature", "grpc.health.v1.Health/Watch"),
+        ("inference", "chorale.v1.InferenceService/Infer"),
+        ("inference", "inference.GRPCInferenceService/ModelInfer"),
+    ] {
+        assert!(count(role, rpc, "UNAVAILABLE").is_some(), "{role} {rpc} is not there before it fails");
+    }
 }
 
 fn doctor(arguments: &[&str]) -> (Option<i32>, Vec<Value>) {

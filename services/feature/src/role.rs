@@ -10,7 +10,7 @@ use chorale_runtime::{
     health::Readiness,
     process::Process,
     replicas::Replicas,
-    server::{BoundServer, RunningRole, ServerError},
+    server::{BoundServer, Role, RunningRole, ServerError},
     tls::TlsError,
 };
 use tokio::time::{Instant, sleep};
@@ -45,13 +45,15 @@ pub enum StartError {
     InferenceTls(#[from] TlsError),
 }
 
+const ROLE: Role = Role { name: "feature", service: service_names::FEATURE, beside: &[] };
+
 /// Starts the feature role in `process`. It becomes ready when an inference replica answers.
 ///
 /// # Errors
 /// If no inference target is configured, or the address cannot be bound.
 pub async fn start(config: FeatureConfig, process: &Process) -> Result<RunningRole, StartError> {
     config.validate()?;
-    let bound = BoundServer::bind("feature", config.listen, ConnectionConfig::inner(), config.tls.as_ref(), process)?;
+    let bound = BoundServer::bind(ROLE, config.listen, ConnectionConfig::inner(), config.tls.as_ref(), process)?;
     let metrics = FeatureMetrics::register(&process.metrics);
     let replicas =
         Replicas::discover(config.inference.clone(), Connector::new(&config.inference, &config.inference_tls)?);
@@ -69,7 +71,7 @@ pub async fn start(config: FeatureConfig, process: &Process) -> Result<RunningRo
     process.views.show("feature.turns", move || turns.describe());
     let mut routes = RoutesBuilder::default();
     routes.add_service(FeatureServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES));
-    Ok(bound.serve(service_names::FEATURE, routes, drain)?)
+    Ok(bound.serve(routes, drain)?)
 }
 
 /// Keeps readiness equal to whether inference is there.

@@ -40,6 +40,7 @@ use chorale_runtime::{
     REQUEST_ID,
     http::{BoundHttp, Patience, RunningHttp},
     oversize::ExplainOversize,
+    rpcs::RpcMeter,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -75,11 +76,12 @@ pub(crate) fn serve(
     let allowed_origins = config.allowed_origins.clone().into();
     let face = Face { classifier, allowed_origins, sockets: TaskTracker::new() };
     let sockets = face.sockets.clone();
-    bound.serve(routes(face, grpc), patience, sockets, drain)
+    let rpcs = bound.rpcs();
+    bound.serve(routes(face, grpc, rpcs), patience, sockets, drain)
 }
 
-fn routes(face: Face, grpc: GrpcService) -> Router {
-    let grpc_web = Routes::new(grpc).into_axum_router().layer(GrpcWebLayer::new());
+fn routes(face: Face, grpc: GrpcService, rpcs: RpcMeter) -> Router {
+    let grpc_web = Routes::new(grpc).into_axum_router().layer(rpcs).layer(GrpcWebLayer::new());
     Router::new()
         .route("/v1/classify", post(classify::classify))
         .route("/v1/classify/live", get(live::live))

@@ -43,7 +43,7 @@ use chorale_runtime::{
     oversize::ExplainOversize,
     process::Process,
     replicas::Replicas,
-    server::{BoundServer, RunningRole},
+    server::{BoundServer, Role, RunningRole},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
@@ -58,6 +58,9 @@ pub use crate::{
     http::{AllowedOrigin, AllowedOriginError, HttpConfig},
 };
 
+const ROLE: Role =
+    Role { name: "gateway", service: service_names::CLASSIFIER, beside: &[service_names::OPEN_INFERENCE] };
+
 /// Starts a gateway. It answers when this returns, and is ready once a feature service has described its models.
 ///
 /// # Errors
@@ -69,7 +72,7 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let metrics = process.metrics.register("gateway", GatewayMetrics::register);
     let authenticator = Authenticator::follow(&auth)?;
     let verdicts = VerdictCache::new(&cache, metrics.clone())?;
-    let server = BoundServer::bind("gateway", listen, connections, tls.as_ref(), process)?;
+    let server = BoundServer::bind(ROLE, listen, connections, tls.as_ref(), process)?;
     let face = http.enabled.then(|| server.bind_http("gateway.http", http.listen)).transpose()?;
 
     let drain = CancellationToken::new();
@@ -106,7 +109,7 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let open = GrpcInferenceServiceServer::new(open).max_decoding_message_size(max_message_bytes);
     let open = AdmitFirst::new(ExplainOversize(open), classifier.clone());
     routes.add_service(service.clone()).add_service(open);
-    let role = server.with(service_names::OPEN_INFERENCE).serve(service_names::CLASSIFIER, routes, drain.clone())?;
+    let role = server.serve(routes, drain.clone())?;
     Ok(match face {
         None => role,
         Some(face) => role.beside(http::serve(face, &http, classifier, service, drain)),

@@ -40,7 +40,7 @@ use chorale_runtime::{
     oversize::ExplainOversize,
     priority::give_way,
     process::Process,
-    server::{BoundServer, RunningRole},
+    server::{BoundServer, Role, RunningRole},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,9 @@ use crate::{
 };
 pub use crate::{config::InferenceConfig, error::InferenceError};
 
+const ROLE: Role =
+    Role { name: "inference", service: service_names::INFERENCE, beside: &[service_names::OPEN_INFERENCE] };
+
 /// Binds the port, loads the models onto every device, runs a forward pass on each, and serves.
 ///
 /// The role is ready when this returns. It withdraws its readiness while no device works. A models folder is followed until
@@ -72,8 +75,7 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
     // has started another replica.
     let _ = rayon::ThreadPoolBuilder::new().start_handler(|_| give_way()).build_global();
     process.readiness.set(service_names::INFERENCE, false);
-    let server =
-        BoundServer::bind("inference", config.listen, ConnectionConfig::inner(), config.tls.as_ref(), process)?;
+    let server = BoundServer::bind(ROLE, config.listen, ConnectionConfig::inner(), config.tls.as_ref(), process)?;
 
     let metrics = Arc::new(process.metrics.register("inference", |registry| InferenceMetrics::new(registry, &config)));
     let loader = Loader::new(&config.devices, config.max_batch, Arc::clone(&metrics));
@@ -130,7 +132,7 @@ pub async fn start(config: InferenceConfig, process: &Process) -> Result<Running
     routes
         .add_service(InferenceServiceServer::from_arc(service).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(ExplainOversize(open));
-    let role = server.with(service_names::OPEN_INFERENCE).serve(service_names::INFERENCE, routes, drain.clone())?;
+    let role = server.serve(routes, drain.clone())?;
 
     process.readiness.set(service_names::INFERENCE, *serving.borrow() > 0);
     tokio::spawn(report_readiness(serving, process.clone(), drain));

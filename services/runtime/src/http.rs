@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use crate::{
     connections::{Connection, ConnectionConfig, ConnectionMetrics, Peer, accept},
     replicas::Target,
+    rpcs::RpcMeter,
     stall::StallGuard,
     tls::ServerTls,
 };
@@ -45,6 +46,7 @@ pub struct BoundHttp {
     pub(crate) connections: ConnectionConfig,
     pub(crate) metrics: ConnectionMetrics,
     pub(crate) tls: Option<ServerTls>,
+    pub(crate) rpcs: RpcMeter,
 }
 
 /// A server for HTTP/1.1.
@@ -55,6 +57,12 @@ pub struct RunningHttp {
 }
 
 impl BoundHttp {
+    /// What measures the role's RPCs, for those that come over HTTP/1.1.
+    #[must_use]
+    pub fn rpcs(&self) -> RpcMeter {
+        self.rpcs.clone()
+    }
+
     /// Serves `routes` until `drain` is cancelled and the requests in flight have ended, and with them the `sockets`: the tasks
     /// of connections that went over to another protocol. Every request has the [`Peer`] as an extension.
     #[must_use]
@@ -65,7 +73,7 @@ impl BoundHttp {
         sockets: TaskTracker,
         drain: CancellationToken,
     ) -> RunningHttp {
-        let Self { what, listener, address, connections, metrics, tls } = self;
+        let Self { what, listener, address, connections, metrics, tls, rpcs: _ } = self;
         let target = Target::of(address, tls.is_some());
         tracing::info!(what, %address, tls = target.is_secure(), "listening");
         let incoming = accept(listener, connections.max, tls, metrics);

@@ -6,7 +6,7 @@
 //! in order. [`failure`] is the one table of errors and codes, [`replicas`] finds and balances the other side, [`deadline`]
 //! reads how long a caller waits, [`overload`] says what may wait and who goes first, [`shares`] what each caller may have of
 //! it, [`priority`] that answers come before work. [`connections`] are taken by a server, for gRPC and for [`http`], and made by
-//! a [`connector`], over [`tls`] if so configured; [`reload`] follows the files behind that. [`open_inference`] is the protocol
+//! a [`connector`], over [`tls`] if so configured, and [`rpcs`] are measured; [`reload`] follows the files behind that. [`open_inference`] is the protocol
 //! of other servers' clients, and [`oversize`] explains a limit that the transport keeps.
 
 pub mod admin;
@@ -26,6 +26,7 @@ pub mod priority;
 pub mod process;
 pub mod reload;
 pub mod replicas;
+pub mod rpcs;
 pub mod server;
 pub mod shares;
 pub mod shutdown;

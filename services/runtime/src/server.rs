@@ -12,6 +12,7 @@ use crate::{
     http::{BoundHttp, RunningHttp},
     process::Process,
     replicas::Target,
+    rpcs::RpcMeter,
     shutdown::ShutdownConfig,
     tls::{ServerTls, ServerTlsConfig, TlsError},
 };
@@ -24,6 +25,11 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same on one connection: of 256 streams, so that those which wait for their turn do not hold up the others.
 const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
+
+/// What every server has besides its own services.
+const HEALTH: &str = "grpc.health.v1.Health";
+const STANDARD_SERVICES: [&str; 3] =
+    [HEALTH, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// What anybody may ask health and reflection, without a token or a place, in bytes.
 const QUESTION_BYTES: usize = 16 * 1024;
@@ -75,17 +81,35 @@ pub enum ServerError {
     },
 }
 
+/// What a server serves.
+#[derive(Debug, Clone, Copy)]
+pub struct Role {
+    /// Its name, in logs and metrics.
+    pub name: &'static str,
+    /// The full name of its service.
+    pub service: &'static str,
+    /// Those of services that its routes have besides, which are ready when its own is.
+    pub beside: &'static [&'static str],
+}
+
+impl Role {
+    /// Its own service, and those beside it.
+    fn services(self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.service).chain(self.beside.iter().copied())
+    }
+}
+
 /// A bound address that does not answer yet.
 #[derive(Debug)]
 pub struct BoundServer {
-    role: &'static str,
+    role: Role,
     listener: TcpListener,
     address: SocketAddr,
     connections: ConnectionConfig,
     metrics: ConnectionMetrics,
     tls: Option<ServerTls>,
     process: Process,
-    beside: Vec<&'static str>,
+    rpcs: RpcMeter,
 }
 
 impl BoundServer {
@@ -94,16 +118,18 @@ impl BoundServer {
     /// # Errors
     /// If the address cannot be bound, or the files of `tls` cannot be used.
     pub fn bind(
-        role: &'static str,
+        role: Role,
         listen: SocketAddr,
         connections: ConnectionConfig,
         tls: Option<&ServerTlsConfig>,
         process: &Process,
     ) -> Result<Self, ServerError> {
-        let tls = tls.map(ServerTls::follow).transpose().map_err(|source| ServerError::Tls { what: role, source })?;
-        let (listener, address) = bind(role, listen)?;
-        let metrics = ConnectionMetrics::register(&process.metrics, role);
-        Ok(Self { role, listener, address, connections, metrics, tls, process: process.clone(), beside: Vec::new() })
+        let tls =
+            tls.map(ServerTls::follow).transpose().map_err(|source| ServerError::Tls { what: role.name, source })?;
+        let (listener, address) = bind(role.name, listen)?;
+        let metrics = ConnectionMetrics::register(&process.metrics, role.name);
+        let rpcs = RpcMeter::register(&process.metrics, role.name, role.services().chain(STANDARD_SERVICES));
+        Ok(Self { role, listener, address, connections, metrics, tls, process: process.clone(), rpcs })
     }
 
     /// Binds `listen` for the same role's HTTP/1.1: `what` is that in words. Connections are taken, and over TLS, as on the
@@ -115,15 +141,7 @@ impl BoundServer {
         let (listener, address) = bind(what, listen)?;
         let tls = self.tls.as_ref().map(ServerTls::speaking_http);
         let (connections, metrics) = (self.connections.clone(), self.metrics.clone());
-        Ok(BoundHttp { what, listener, address, connections, metrics, tls })
-    }
-
-    /// Says that the routes have another `service` beside the role's own, which is ready when that is. Reflection lists it, and
-    /// health answers for it.
-    #[must_use]
-    pub fn with(mut self, service: &'static str) -> Self {
-        self.beside.push(service);
-        self
+        Ok(BoundHttp { what, listener, address, connections, metrics, tls, rpcs: self.rpcs.clone() })
     }
 
     /// The address that was bound.
@@ -134,31 +152,23 @@ impl BoundServer {
 
     /// Serves `routes` beside health and reflection until `drain` is cancelled and the calls in flight have ended.
     ///
-    /// `service` is the full name of the role's service.
-    ///
     /// # Errors
     /// If reflection cannot be served.
-    pub fn serve(
-        self,
-        service: &'static str,
-        mut routes: RoutesBuilder,
-        drain: CancellationToken,
-    ) -> Result<RunningRole, ServerError> {
-        let Self { role, listener, address, connections, metrics, tls, process, beside } = self;
-        let names: Vec<&'static str> = std::iter::once(service).chain(beside).collect();
+    pub fn serve(self, mut routes: RoutesBuilder, drain: CancellationToken) -> Result<RunningRole, ServerError> {
+        let Self { role, listener, address, connections, metrics, tls, process, rpcs } = self;
         let readiness = process.readiness;
         let (reporter, health) = tonic_health::server::health_reporter();
-        readiness.report(service, names.clone(), reporter);
+        readiness.report(role.service, role.services().collect(), reporter);
 
-        let reflection_error = |source| ServerError::Reflection { what: role, source };
+        let reflection_error = |source| ServerError::Reflection { what: role.name, source };
         let reflection = || {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(chorale_proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 // Clients decode the details of errors with these.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-                .with_service_name("grpc.health.v1.Health");
-            names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
+                .with_service_name(HEALTH);
+            role.services().fold(builder, |builder, name| builder.with_service_name(name))
         };
         routes
             .add_service(health.max_decoding_message_size(QUESTION_BYTES))
@@ -177,13 +187,14 @@ impl BoundServer {
             .max_concurrent_streams(connections.max_streams)
             .http2_max_pending_accept_reset_streams(connections.pending_resets())
             .max_connection_age(connections.some_age())
+            .layer(rpcs)
             .add_routes(routes.routes())
             .serve_with_incoming_shutdown(incoming, drain.clone().cancelled_owned());
         let task = tokio::spawn(server);
-        tracing::info!(role, %address, tls = target.is_secure(), "listening");
+        tracing::info!(role = role.name, %address, tls = target.is_secure(), "listening");
         Ok(RunningRole {
-            role,
-            service,
+            role: role.name,
+            service: role.service,
             address,
             target,
             readiness,
