@@ -91,7 +91,8 @@ async fn every_rpc_of_every_role_is_counted_by_its_code() {
         ("feature", "chorale.v1.FeatureService/Analyze", "OK"),
         ("feature", "chorale.v1.FeatureService/Analyze", "INVALID_ARGUMENT"),
     ] {
-        until(&format!("{role} counts {rpc}"), PATIENCE, async || (count(role, rpc, code) == Some(1)).then_some(())).await;
+        until(&format!("{role} counts {rpc}"), PATIENCE, async || (count(role, rpc, code) == Some(1)).then_some(()))
+            .await;
     }
     for (role, rpc) in [
         ("feature", "chorale.v1.FeatureService/DescribeFeature"),

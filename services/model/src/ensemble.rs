@@ -14,15 +14,16 @@ use crate::{
         BANDS, EMBEDDING_FEATURES, EnsembleShape, FRONT_PARTS, MID_CHANNELS, MID_LAYERS, insert_convolution,
         insert_norm,
     },
+    batch_front::BatchFront,
+    batches::Batches,
     contract::{CHUNK_FRAMES, FRAMES_PER_SECOND, MEL_BANDS},
     convolution::convolve,
     front::Front,
     heard::Heard,
     image::rectify,
+    time_taps::TimeTaps,
 };
 
-/// Chunks that go through a GPU at once: bounds memory.
-const GPU_CHUNKS: usize = 64;
 /// What the names of the members' tensors begin with.
 const MEMBERS: &str = "member.";
 /// What tells music from what is none, from the first member's features: `[1, pooled features]`.
@@ -36,10 +37,27 @@ pub(crate) const EMBEDDED_MEMBERS: usize = 2;
 
 /// An ensemble on a device, in candle: to learn, for a GPU, and as what the kernels for the CPU are tested against.
 pub struct Ensemble {
+    batches: Batches,
     front: EnsembleFront,
+    /// Not on the CPU.
+    batch: Option<BatchWay>,
     members: Vec<Member>,
     /// How to tell music from what is none, if the weights know.
     music: Option<Dense>,
+}
+
+/// How whole batches are heard.
+struct BatchWay {
+    front: BatchFront,
+    /// Those of the members' layers.
+    taps: TimeTaps,
+}
+
+impl BatchWay {
+    fn new(weights: &Weights, shape: EnsembleShape, device: &Device) -> Result<Self> {
+        let taps = TimeTaps::new(shape.middle, shape.frames, 1, device)?;
+        Ok(Self { front: BatchFront::new(weights, shape, device)?, taps })
+    }
 }
 
 impl Ensemble {
@@ -66,6 +84,11 @@ impl Ensemble {
             None
         };
         Ok(Self {
+            batches: Batches::new(device)?,
+            batch: match device {
+                Device::Cpu => None,
+                _ => Some(BatchWay::new(weights, shape, device)?),
+            },
             front: EnsembleFront::new(weights, shape, device)?,
             members: (0..members(weights)?).map(member).collect::<Result<_>>()?,
             music,
@@ -77,8 +100,7 @@ impl Ensemble {
     /// # Errors
     /// Where the device fails.
     pub(crate) fn listen(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Heard>> {
-        let batches = chunks.chunks(GPU_CHUNKS).map(|chunks| self.forward(chunks, want_embeddings));
-        Ok(batches.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        self.batches.listen(chunks, |decibels| self.forward(decibels, want_embeddings))
     }
 
     /// What every member makes of chunks of the feature contract before its dense layers, `[batch, pooled features]`.
@@ -86,9 +108,19 @@ impl Ensemble {
     /// # Errors
     /// Where the device fails.
     pub fn features(&self, chunks: &[&[u8]]) -> Result<Vec<Tensor>> {
-        let channels = self.front.front.forward(&self.front.front.decibels(chunks)?)?;
-        let channels = self.front.members_hear(&channels)?;
-        self.members.iter().map(|member| member.features(&channels)).collect()
+        self.features_of(&self.batches.decibels(chunks)?)
+    }
+
+    /// The same of chunks in dB below the loudest cell, `[MEL_BANDS, batch · frames]`.
+    fn features_of(&self, decibels: &Tensor) -> Result<Vec<Tensor>> {
+        let Some(BatchWay { front, taps }) = &self.batch else {
+            let channels = self.front.members_hear(&self.front.front.forward(decibels)?)?;
+            return self.members.iter().map(|member| member.features(&channels)).collect();
+        };
+        let channels = front.hear(decibels)?;
+        let convolve = |input: &Tensor, weight: &Tensor| taps.convolve(input, weight);
+        let features = |member: &Member| member.pool.forward(&member.pooled_through(&channels, convolve)?);
+        self.members.iter().map(features).collect()
     }
 
     /// What the ensemble makes of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]` in dB below the loudest cell: every member's
@@ -116,8 +148,8 @@ impl Ensemble {
         Ok(Tensor::cat(&embeddings, 1)?)
     }
 
-    fn forward(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Heard>> {
-        let features = self.features(chunks)?;
+    fn forward(&self, decibels: &Tensor, want_embeddings: bool) -> Result<Vec<Heard>> {
+        let features = self.features_of(decibels)?;
         let logits = self.answer(&features)?;
         let answers = match (&self.music, features.first()) {
             (Some(music), Some(features)) => Tensor::cat(&[logits, music.forward(features)?], 1)?,
@@ -219,6 +251,20 @@ pub(crate) fn interpolated_frames(shape: EnsembleShape) -> Vec<(usize, f32)> {
     (0..shape.frames).map(position).collect()
 }
 
+/// The matrix `[frames of the front end, frames of the members]` that interpolates between frames.
+pub(crate) fn interpolation(shape: EnsembleShape, device: &Device) -> Result<Tensor> {
+    let heard = CHUNK_FRAMES / shape.front.step;
+    let mut interpolation = vec![0.0_f32; heard * shape.frames];
+    for (frame, (before, share)) in interpolated_frames(shape).into_iter().enumerate() {
+        for (source, share) in [(before, 1.0 - share), (before + 1, share)] {
+            if let Some(cell) = interpolation.get_mut(source * shape.frames + frame) {
+                *cell += share;
+            }
+        }
+    }
+    Ok(Tensor::from_vec(interpolation, (heard, shape.frames), device)?)
+}
+
 /// What the members of an ensemble hear: the channels of the front end at their frame rate.
 pub struct EnsembleFront {
     pub(crate) front: Front,
@@ -232,19 +278,7 @@ impl EnsembleFront {
     /// # Errors
     /// Where a tensor is missing or has a wrong shape, or the device is out of memory.
     pub fn new(weights: &Weights, shape: EnsembleShape, device: &Device) -> Result<Self> {
-        let heard = CHUNK_FRAMES / shape.front.step;
-        let mut interpolation = vec![0.0_f32; heard * shape.frames];
-        for (frame, (before, share)) in interpolated_frames(shape).into_iter().enumerate() {
-            for (source, share) in [(before, 1.0 - share), (before + 1, share)] {
-                if let Some(cell) = interpolation.get_mut(source * shape.frames + frame) {
-                    *cell += share;
-                }
-            }
-        }
-        Ok(Self {
-            front: Front::new(weights, shape.front, device)?,
-            interpolation: Tensor::from_vec(interpolation, (heard, shape.frames), device)?,
-        })
+        Ok(Self { front: Front::new(weights, shape.front, device)?, interpolation: interpolation(shape, device)? })
     }
 
     /// The channels `[batch, channels + 1, 1, frames]` of chunks `[batch, MEL_BANDS, CHUNK_FRAMES]` in dB below the loudest
@@ -268,7 +302,7 @@ impl EnsembleFront {
     }
 
     /// What the members hear of channels `[channels, batch, frames]`: see [`hear`](Self::hear).
-    fn members_hear(&self, channels: &Tensor) -> Result<Tensor> {
+    pub(crate) fn members_hear(&self, channels: &Tensor) -> Result<Tensor> {
         let (count, batch, heard) = channels.dims3()?;
         let channels = channels.reshape((count * batch, heard))?.matmul(&self.interpolation)?;
         let frames = channels.dim(1)?;
@@ -409,10 +443,19 @@ impl Member {
     /// # Errors
     /// Where the shape is another one, or the device fails.
     pub fn pooled(&self, channels: &Tensor) -> Result<Tensor> {
+        self.pooled_through(channels, convolve)
+    }
+
+    /// The same, with another way to convolve images with weights than [`convolve`].
+    fn pooled_through(
+        &self,
+        channels: &Tensor,
+        convolve: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor> {
         let mut layers = vec![channels.narrow(1, 0, channels.dim(1)? - 1)?];
         let mut previous: Option<Tensor> = None;
         for layer in &self.mid {
-            let answer = layer.forward(previous.as_ref().unwrap_or(channels))?;
+            let answer = layer.forward(previous.as_ref().unwrap_or(channels), &convolve)?;
             let answer = match previous {
                 Some(previous) => (answer + previous)?,
                 None => answer,
@@ -434,7 +477,11 @@ impl Member {
 }
 
 impl MidLayer {
-    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+    fn forward(
+        &self,
+        input: &Tensor,
+        convolve: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<Tensor> {
         let column = |tensor: &Tensor| tensor.reshape((1, (), 1, 1));
         let rectified = rectify(&convolve(input, &self.weight)?, &self.bias)?;
         Ok(rectified.broadcast_mul(&column(&self.norm.scale)?)?.broadcast_add(&column(&self.norm.shift)?)?)

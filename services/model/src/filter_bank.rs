@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::{Result, architecture::NEGLIGIBLE_GAIN};
+use crate::{Result, architecture::NEGLIGIBLE_GAIN, time_taps::multiply_each};
 
 /// One filter.
 pub(crate) struct Filter {
@@ -112,6 +112,11 @@ impl FilterBank {
         Ok(greatest.reshape((self.shifts, self.sign.dim(0)?, columns))?.max(0)?)
     }
 
+    /// `[shifts · live, rows]`: see [`FilterBank::sliding`].
+    pub(crate) fn kernel(&self) -> &Tensor {
+        &self.kernel
+    }
+
     /// The rows of the unfolded input that a window covers.
     pub(crate) fn rows(&self) -> Result<usize> {
         Ok(self.kernel.dim(1)?)
@@ -119,8 +124,16 @@ impl FilterBank {
 
     /// The responses `[filters, columns]` of products from this bank, after ReLU and BatchNorm.
     pub(crate) fn activate(&self, product: &Tensor) -> Result<Tensor> {
-        let rectified = product.broadcast_mul(&self.sign)?.broadcast_add(&self.bias)?.relu()?;
-        Ok(self.placement.matmul(&rectified)?.broadcast_add(&self.offset)?)
+        Ok(self.placement.matmul(&self.rectify(product)?)?.broadcast_add(&self.offset)?)
+    }
+
+    /// The same of a batch: `[batch, filters, columns]`.
+    pub(crate) fn activate_each(&self, products: &Tensor) -> Result<Tensor> {
+        Ok(multiply_each(&self.placement, &self.rectify(products)?)?.broadcast_add(&self.offset)?)
+    }
+
+    fn rectify(&self, product: &Tensor) -> candle_core::Result<Tensor> {
+        product.broadcast_mul(&self.sign)?.broadcast_add(&self.bias)?.relu()
     }
 }
 

@@ -4,13 +4,13 @@
 
 use std::f64::consts::LN_10;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::{
     Result, Weights,
     architecture::{BANDS, FrontPart, FrontShape, TEMPORAL, TimeKernel},
     bands::Bands,
-    contract::{CHUNK_FRAMES, MEL_BANDS, dequantize},
+    contract::CHUNK_FRAMES,
     filter_bank::{Filter, FilterBank},
 };
 
@@ -25,9 +25,7 @@ const INPUT_GAIN: f64 = 1e4;
 pub(crate) struct Front {
     device: Device,
     pub(crate) shape: FrontShape,
-    bands: Bands,
-    input_scale: f64,
-    input_shift: f64,
+    input: Input,
     timbral: [FilterBank; 2],
     temporal: FilterBank,
 }
@@ -35,16 +33,13 @@ pub(crate) struct Front {
 impl Front {
     /// Puts the front end of `weights` onto `device`.
     pub(crate) fn new(weights: &Weights, shape: FrontShape, device: &Device) -> Result<Self> {
-        let (input_scale, input_shift) = weights.normalization("input_norm", 1)?;
         let [low, high] = shape
             .timbral()
             .map(|part| FilterBank::sliding(&timbral_filters(weights, part)?, TIMBRAL_SPAN, part.time.taps, device));
         Ok(Self {
             device: device.clone(),
             shape,
-            bands: Bands::new(weights, device)?,
-            input_scale: input_scale.iter().copied().map(f64::from).sum(),
-            input_shift: input_shift.iter().copied().map(f64::from).sum(),
+            input: Input::new(weights, device)?,
             timbral: [low?, high?],
             temporal: FilterBank::new(&temporal_filters(weights)?, device)?,
         })
@@ -53,19 +48,6 @@ impl Front {
     /// The device that it is on.
     pub(crate) fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// Chunks of the feature contract in dB below their loudest cell, `[MEL_BANDS, batch · frames]`. They travel to the device
-    /// as bytes, in one piece.
-    pub(crate) fn decibels(&self, chunks: &[&[u8]]) -> Result<Tensor> {
-        let rows = (0..MEL_BANDS).flat_map(|band| {
-            let frames = band * CHUNK_FRAMES..(band + 1) * CHUNK_FRAMES;
-            chunks.iter().filter_map(move |chunk| chunk.get(frames.clone()))
-        });
-        let cells = rows.collect::<Vec<_>>().concat();
-        let cells = Tensor::from_vec(cells, (MEL_BANDS, chunks.len() * CHUNK_FRAMES), &self.device)?;
-        let (silence, step) = (dequantize(0), dequantize(1) - dequantize(0));
-        Ok(cells.to_dtype(DType::F32)?.affine(f64::from(step), f64::from(silence))?)
     }
 
     /// The channels `[channels, batch, frames / frame step]` of `[MEL_BANDS, batch · frames]` dB.
@@ -102,10 +84,31 @@ impl Front {
 
     /// The network's own normalised bands `[BANDS, batch, frames]`.
     pub(crate) fn input(&self, decibels: &Tensor) -> Result<Tensor> {
+        self.input.forward(decibels)
+    }
+}
+
+/// What the filters see: the network's own bands, normalised.
+pub(crate) struct Input {
+    bands: Bands,
+    scale: f64,
+    shift: f64,
+}
+
+impl Input {
+    /// That of `weights`, on `device`.
+    pub(crate) fn new(weights: &Weights, device: &Device) -> Result<Self> {
+        let (scale, shift) = weights.normalization("input_norm", 1)?;
+        let [scale, shift] = [scale, shift].map(|one| one.into_iter().map(f64::from).sum());
+        Ok(Self { bands: Bands::new(weights, device)?, scale, shift })
+    }
+
+    /// `[BANDS, batch, frames]` of `[MEL_BANDS, batch · frames]` dB.
+    pub(crate) fn forward(&self, decibels: &Tensor) -> Result<Tensor> {
         let batch = decibels.dim(1)? / CHUNK_FRAMES;
         let power = (self.bands.forward(decibels)? * (LN_10 / 10.0))?.exp()?;
         let loudness = power.affine(INPUT_GAIN, 1.0)?.log()?;
-        let normalized = loudness.affine(self.input_scale / LN_10, self.input_shift)?;
+        let normalized = loudness.affine(self.scale / LN_10, self.shift)?;
         Ok(normalized.reshape((BANDS, batch, CHUNK_FRAMES))?)
     }
 }
@@ -138,13 +141,13 @@ pub(crate) fn part_filters(weights: &Weights, part: FrontPart) -> Result<Vec<Fil
 }
 
 /// The filters of one timbral part: rows are a band and a tap.
-fn timbral_filters(weights: &Weights, part: FrontPart) -> Result<Vec<Filter>> {
+pub(crate) fn timbral_filters(weights: &Weights, part: FrontPart) -> Result<Vec<Filter>> {
     let taps = part.time.taps;
     filters(weights, &format!("front.{}", part.name), [taps, part.bands], |kernel| transpose(kernel, taps, part.bands))
 }
 
 /// The filters of all temporal parts: rows are a tap of the longest.
-fn temporal_filters(weights: &Weights) -> Result<Vec<Filter>> {
+pub(crate) fn temporal_filters(weights: &Weights) -> Result<Vec<Filter>> {
     let longest = longest_time();
     let mut bank = Vec::new();
     for part in TEMPORAL {

@@ -14,17 +14,21 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
-    /// What the rows say of `answers` `[batch, labels or one more]` and `embeddings` `[batch, embedding]`.
+    /// What the rows say of `answers` `[batch, labels or one more]` and `embeddings` `[batch, embedding]`. They are read as one
+    /// tensor: who reads waits for the device.
     ///
     /// # Errors
     /// Where the device fails.
     pub(crate) fn of_batch(answers: &Tensor, embeddings: Option<&Tensor>) -> Result<Vec<Self>> {
-        let answers = answers.to_vec2()?;
-        let embeddings = match embeddings {
-            Some(embeddings) => embeddings.to_vec2()?,
-            None => vec![Vec::new(); answers.len()],
+        let length = answers.dim(1)?;
+        let rows = match embeddings {
+            Some(embeddings) => Tensor::cat(&[answers, embeddings], 1)?.to_vec2()?,
+            None => answers.to_vec2()?,
         };
-        let rows = answers.into_iter().zip(embeddings);
-        Ok(rows.map(|(answer, embedding)| Self { answer, embedding }).collect())
+        let split = |mut answer: Vec<f32>| {
+            let embedding = answer.split_off(length.min(answer.len()));
+            Self { answer, embedding }
+        };
+        Ok(rows.into_iter().map(split).collect())
     }
 }

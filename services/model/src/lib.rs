@@ -14,6 +14,8 @@
 
 mod architecture;
 mod bands;
+mod batch_front;
+mod batches;
 mod classifier;
 pub mod contract;
 mod convolution;
@@ -37,6 +39,7 @@ mod logits;
 mod manifest;
 mod network;
 mod seed_cnn;
+mod time_taps;
 mod unfold;
 mod vote;
 mod weights;

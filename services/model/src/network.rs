@@ -4,12 +4,9 @@ use candle_core::Device;
 use rayon::prelude::*;
 
 use crate::{
-    Ensemble, ModelError, ModelFolder, Result, SeedCnn, contract::CHUNK_CELLS, heard::Heard, kernels::Instructions,
-    listener::Listener,
+    Ensemble, ModelError, ModelFolder, Result, SeedCnn, batches::Batches, contract::CHUNK_CELLS, heard::Heard,
+    kernels::Instructions, listener::Listener,
 };
-
-/// Chunks that go through a GPU at once: bounds memory.
-const GPU_CHUNKS: usize = 64;
 
 /// A network on a device, ready to listen.
 pub(crate) enum Network {
@@ -22,8 +19,8 @@ pub(crate) enum Network {
     SeedCnn {
         /// From chunks to logits.
         network: SeedCnn,
-        /// Where it is.
-        device: Device,
+        /// The way there.
+        batches: Batches,
     },
 }
 
@@ -39,7 +36,9 @@ impl Network {
                 Self::Listener(Box::new(Listener::new(weights, shape, labels, Instructions::detect())?))
             }
             (Some(shape), _) => Self::Ensemble(Box::new(Ensemble::new(weights, shape, labels, device)?)),
-            (None, _) => Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, device: device.clone() },
+            (None, _) => {
+                Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, batches: Batches::new(device)? }
+            }
         })
     }
 
@@ -59,14 +58,14 @@ impl Network {
                 Ok(rayon::scope(|_| chunks.par_iter().map(listen).collect()))
             }
             Self::Ensemble(ensemble) => ensemble.listen(chunks, want_embeddings),
-            Self::SeedCnn { network, device } => {
+            Self::SeedCnn { network, batches } => {
+                let listen =
+                    |chunks: &[&[u8]]| batches.listen(chunks, |decibels| network.listen(decibels, want_embeddings));
+                if chunks.len() == 1 || !batches.on_cpu() {
+                    return listen(chunks);
+                }
                 // A chunk's working set fits a core's cache: on the CPU, cores share the chunks, not the matrix products.
-                let listen = |chunks| network.listen(chunks, device, want_embeddings);
-                let heard: Vec<Vec<Heard>> = match (device, chunks) {
-                    (Device::Cpu, [_]) => vec![listen(chunks)?],
-                    (Device::Cpu, _) => chunks.par_chunks(1).map(listen).collect::<Result<_>>()?,
-                    _ => chunks.chunks(GPU_CHUNKS).map(listen).collect::<Result<_>>()?,
-                };
+                let heard: Vec<Vec<Heard>> = chunks.par_chunks(1).map(listen).collect::<Result<_>>()?;
                 Ok(heard.into_iter().flatten().collect())
             }
         }

@@ -129,11 +129,10 @@ impl SeedCnn {
         Ok(self.dense.forward(&flat)?.relu()?)
     }
 
-    /// What it makes of each of these chunks of the feature contract. The embedding is what comes out of the dense layer.
-    pub(crate) fn listen(&self, chunks: &[&[u8]], device: &Device, want_embeddings: bool) -> Result<Vec<Heard>> {
-        let cells: Vec<f32> =
-            chunks.iter().flat_map(|chunk| chunk.iter().map(|cell| crate::contract::dequantize(*cell))).collect();
-        let chunks = Tensor::from_vec(cells, (chunks.len(), MEL_BANDS, CHUNK_FRAMES), device)?;
+    /// What it makes of each chunk of `[MEL_BANDS, batch · frames]` dB below the loudest cell. The embedding is what comes out of
+    /// the dense layer.
+    pub(crate) fn listen(&self, decibels: &Tensor, want_embeddings: bool) -> Result<Vec<Heard>> {
+        let chunks = decibels.reshape((MEL_BANDS, (), CHUNK_FRAMES))?.transpose(0, 1)?.contiguous()?;
         let hidden = self.hidden(&chunks, &mut |tensor, _| Ok(tensor))?;
         Heard::of_batch(&self.genres.forward(&hidden)?, want_embeddings.then_some(&hidden))
     }
