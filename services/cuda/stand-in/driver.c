@@ -359,7 +359,7 @@ Status cublasGemmStridedBatchedEx(void *handle, int transpose_a, int transpose_b
     }
     return 0;
 }
-// What is only linked to.
+// What is only linked to: numbers at random, and kernels for quantised networks, which the runtime library registers.
 Status cublasDgemmStridedBatched(void) { give_up("product", "of 64-bit floats"); return 1; }
 
 Status curandCreateGenerator(void **generator, int kind) { (void)kind; *generator = &the_context; return 0; }
@@ -368,3 +368,14 @@ Status curandSetStream(void *generator, void *stream) { (void)generator, (void)s
 Status curandSetPseudoRandomGeneratorSeed(void *generator, unsigned long long seed) { (void)generator, (void)seed; return 0; }
 Status curandGenerateUniform(void) { give_up("numbers", "at random"); return 1; }
 Status curandGenerateUniformDouble(void) { return curandGenerateUniform(); }
+int __cudaRegisterFatBinary(void) { return 0; }
+int __cudaRegisterFatBinaryEnd(void) { return 0; }
+int __cudaUnregisterFatBinary(void) { return 0; }
+int __cudaRegisterFunction(void) { return 0; }
+int __cudaRegisterVar(void) { return 0; }
+int __cudaGetKernel(void) { return 0; }
+int __cudaLaunchKernel_ptsz(void) { return 0; }
+int __cudaPopCallConfiguration(void) { return 0; }
+int __cudaPushCallConfiguration(void) { return 0; }
+int cudaFuncSetAttribute(void) { return 0; }
+int cudaGetDevice(void) { return 0; }
