@@ -1,4 +1,4 @@
-// A stand-in for a GPU: the functions of CUDA's driver, cuBLAS and cuRAND that the forward pass calls, in memory of the host.
+// A stand-in for two GPUs: the functions of CUDA's driver, cuBLAS and cuRAND that the forward pass calls, in memory of the host.
 //
 // It lets machines without a GPU run all of our code for one: that the network answers as on the processor, whatever the batch,
 // and which calls it takes. It says nothing of speed, and nothing of real kernels: those that candle launches are computed here
@@ -7,6 +7,7 @@
 // CUDA_STAND_IN_TRACE names a file to which every call is appended, a line each: its name, and its bytes if it copies.
 
 #include <math.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,12 +35,13 @@ static void give_up(const char *what, const char *name) {
 
 // ── The driver ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+enum { DEVICES = 2 };
 static __thread void *current_context;
-static int the_context, the_pool, the_stream, the_event;
+static int contexts[DEVICES], pools[DEVICES], the_stream, the_event, the_rest;
 
 Status cuInit(unsigned flags) { (void)flags; return 0; }
 Status cuDeviceGet(int *device, int ordinal) {
-    if (ordinal != 0) return 101; // no such device
+    if (ordinal < 0 || ordinal >= DEVICES) return 101; // no such device
     *device = ordinal;
     return 0;
 }
@@ -48,13 +50,13 @@ Status cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 115 /* memory pools */ ? 1 : 1024;
     return 0;
 }
-Status cuDeviceGetDefaultMemPool(void **pool, int device) { (void)device; *pool = &the_pool; return 0; }
+Status cuDeviceGetDefaultMemPool(void **pool, int device) { *pool = &pools[device]; return 0; }
 Status cuMemPoolSetAttribute(void *pool, int attribute, void *value) {
-    if (pool != &the_pool || attribute != 4 || *(uint64_t *)value != UINT64_MAX) return 1;
+    if ((pool != &pools[0] && pool != &pools[1]) || attribute != 4 || *(uint64_t *)value != UINT64_MAX) return 1;
     trace("keep-memory", 0);
     return 0;
 }
-Status cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; *context = &the_context; return 0; }
+Status cuDevicePrimaryCtxRetain(void **context, int device) { *context = &contexts[device]; return 0; }
 Status cuDevicePrimaryCtxRelease_v2(int device) { (void)device; return 0; }
 Status cuCtxGetCurrent(void **context) { *context = current_context; return 0; }
 Status cuCtxSetCurrent(void *context) { current_context = context; return 0; }
@@ -94,32 +96,39 @@ Status cuMemFree_v2(DevicePointer pointer) { return cuMemFreeAsync(pointer, NULL
 Status cuMemGetInfo_v2(size_t *available, size_t *total) { *available = 3u << 28; *total = 1u << 30; return 0; }
 
 // Page-locked memory, by its start: copies from elsewhere make the driver wait.
-static struct { const char *start; size_t bytes; } locked[64];
+static struct { const char *start; size_t bytes; } locked[256];
+static pthread_mutex_t locked_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+// The entry of memory that begins at `start`, or a free one for NULL; less than 0 if there is none. Ends with the table locked.
+static int locked_entry(const char *start) {
+    pthread_mutex_lock(&locked_mutex);
+    for (size_t i = 0; i < sizeof locked / sizeof *locked; i++) {
+        if (locked[i].start == start) return (int)i;
+    }
+    return -1;
+}
 Status cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
     (void)flags;
-    for (size_t i = 0; i < sizeof locked / sizeof *locked; i++) {
-        if (locked[i].start != NULL) continue;
-        Status status = allocate(pointer, bytes);
-        locked[i].start = *pointer;
-        locked[i].bytes = bytes;
-        return status;
-    }
-    return 2;
+    int entry = locked_entry(NULL);
+    Status status = entry < 0 ? 2 : allocate(pointer, bytes);
+    if (status == 0) locked[entry].start = *pointer, locked[entry].bytes = bytes;
+    pthread_mutex_unlock(&locked_mutex);
+    return status;
 }
 Status cuMemFreeHost(void *pointer) {
-    for (size_t i = 0; i < sizeof locked / sizeof *locked; i++) {
-        if (locked[i].start != pointer) continue;
-        locked[i].start = NULL;
+    int entry = locked_entry(pointer);
+    if (entry >= 0) {
+        locked[entry].start = NULL;
         free(pointer);
-        return 0;
     }
-    return 1;
+    pthread_mutex_unlock(&locked_mutex);
+    return entry < 0;
 }
 static bool is_locked(const char *start, size_t bytes) {
-    for (size_t i = 0; i < sizeof locked / sizeof *locked; i++) {
-        if (locked[i].start != NULL && start >= locked[i].start && start + bytes <= locked[i].start + locked[i].bytes) return true;
-    }
-    return false;
+    int entry = locked_entry(start);
+    bool found = entry >= 0 && bytes <= locked[entry].bytes;
+    pthread_mutex_unlock(&locked_mutex);
+    return found;
 }
 Status cuMemcpyHtoDAsync_v2(DevicePointer to, const void *from, size_t bytes, void *stream) {
     (void)stream;
@@ -148,8 +157,8 @@ Status cuMemsetD8Async(DevicePointer at, unsigned char value, size_t bytes, void
     return 0;
 }
 
-Status cuModuleLoad(void **module, const char *path) { (void)path; *module = &the_context; return 0; }
-Status cuModuleLoadData(void **module, const void *image) { (void)image; *module = &the_context; return 0; }
+Status cuModuleLoad(void **module, const char *path) { (void)path; *module = &the_rest; return 0; }
+Status cuModuleLoadData(void **module, const void *image) { (void)image; *module = &the_rest; return 0; }
 Status cuModuleUnload(void *module) { (void)module; return 0; }
 Status cuModuleGetFunction(Function *function, void *module, const char *name) {
     (void)module;
@@ -330,7 +339,7 @@ Status cuLaunchKernel(Function name, unsigned grid_x, unsigned grid_y, unsigned 
 
 // ── cuBLAS and cuRAND ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Status cublasCreate_v2(void **handle) { *handle = &the_context; return 0; }
+Status cublasCreate_v2(void **handle) { *handle = &the_rest; return 0; }
 Status cublasDestroy_v2(void *handle) { (void)handle; return 0; }
 Status cublasSetStream_v2(void *handle, void *stream) { (void)handle, (void)stream; return 0; }
 
@@ -362,7 +371,7 @@ Status cublasGemmStridedBatchedEx(void *handle, int transpose_a, int transpose_b
 // What is only linked to: numbers at random, and kernels for quantised networks, which the runtime library registers.
 Status cublasDgemmStridedBatched(void) { give_up("product", "of 64-bit floats"); return 1; }
 
-Status curandCreateGenerator(void **generator, int kind) { (void)kind; *generator = &the_context; return 0; }
+Status curandCreateGenerator(void **generator, int kind) { (void)kind; *generator = &the_rest; return 0; }
 Status curandDestroyGenerator(void *generator) { (void)generator; return 0; }
 Status curandSetStream(void *generator, void *stream) { (void)generator, (void)stream; return 0; }
 Status curandSetPseudoRandomGeneratorSeed(void *generator, unsigned long long seed) { (void)generator, (void)seed; return 0; }
