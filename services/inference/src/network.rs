@@ -14,11 +14,18 @@ use crate::{InferenceError, metrics::InferenceMetrics};
 pub(crate) trait Forward: Send + Sync {
     /// The answer to every chunk of the batch, in order, with embeddings only if they are wanted.
     fn forward(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Answer>, ModelError>;
+
+    /// Which batches of up to `most` chunks are to be run before the first caller comes.
+    fn batch_sizes(&self, most: usize) -> Vec<usize>;
 }
 
 impl Forward for Classifier {
     fn forward(&self, chunks: &[&[u8]], want_embeddings: bool) -> Result<Vec<Answer>, ModelError> {
         self.answers(chunks, want_embeddings)
+    }
+
+    fn batch_sizes(&self, most: usize) -> Vec<usize> {
+        self.batch_sizes(most)
     }
 }
 
@@ -40,12 +47,13 @@ impl Network {
         self.device
     }
 
-    /// Runs the smallest and the largest batch, so that the first caller does not pay for what a device does once, and one
-    /// that does not fit is noticed before it is used.
+    /// Runs a batch of every kind that there can be, so that no caller pays for what a device does once, and one that does not
+    /// fit is noticed before it is used.
     pub(crate) fn warm_up(&self, max_batch: usize, metrics: &InferenceMetrics) -> Result<(), InferenceError> {
         let silence = vec![0; CHUNK_CELLS];
-        self.forward(&[silence.as_slice()], true, metrics)?;
-        self.forward(&vec![silence.as_slice(); max_batch], true, metrics)?;
+        for size in self.network.batch_sizes(max_batch) {
+            self.forward(&vec![silence.as_slice(); size], true, metrics)?;
+        }
         Ok(())
     }
 

@@ -40,6 +40,10 @@ impl Forward for Mute {
     fn forward(&self, _: &[&[u8]], _: bool) -> Result<Vec<Said>, ModelError> {
         Ok(Vec::new())
     }
+
+    fn batch_sizes(&self, most: usize) -> Vec<usize> {
+        vec![most]
+    }
 }
 
 /// A version of a model whose network is `network`, on the CPU.

@@ -270,6 +270,10 @@ mod tests {
             };
             Ok(wrong.unwrap_or_else(right).into_iter().map(said).collect())
         }
+
+        fn batch_sizes(&self, most: usize) -> Vec<usize> {
+            vec![1, most]
+        }
     }
 
     /// A worker for `fakes`, which are the versions `v0`, `v1` …, and a caller for each.

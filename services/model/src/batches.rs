@@ -44,6 +44,11 @@ impl Batches {
         matches!(self.device, Device::Cpu)
     }
 
+    /// The sizes of all batches of up to `most` chunks: on the CPU, where every number is one, the smallest and the largest.
+    pub(crate) fn sizes(&self, most: usize) -> Vec<usize> {
+        if self.on_cpu() { vec![1, most] } else { sizes_on_gpu(most) }
+    }
+
     /// What `network` makes of each of these chunks, at least one. It is given [`decibels`](Self::decibels).
     ///
     /// # Errors
@@ -114,9 +119,25 @@ fn size_on_gpu(chunks: usize) -> usize {
     SIZES.into_iter().find(|size| *size >= chunks).unwrap_or(chunks)
 }
 
+/// The sizes that batches of up to `most` chunks have on a GPU.
+fn sizes_on_gpu(most: usize) -> Vec<usize> {
+    let largest = size_on_gpu(most.min(LARGEST));
+    SIZES.into_iter().filter(|size| *size <= largest).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_batch_has_one_of_the_sizes_that_are_run_first() {
+        for most in [1, 7, 32, 64, 500] {
+            let sizes = sizes_on_gpu(most);
+            assert!((1..=most.min(LARGEST)).all(|chunks| sizes.contains(&size_on_gpu(chunks))), "{most}: {sizes:?}");
+        }
+        assert_eq!(sizes_on_gpu(5), [1, 2, 4, 6]);
+        assert_eq!(Batches::new(&Device::Cpu).unwrap().sizes(5), [1, 5]);
+    }
 
     #[test]
     fn a_batch_is_filled_up_by_less_than_half_of_itself() {

@@ -77,6 +77,12 @@ impl Classifier {
         Logits::of_answer(answer, self.manifest.labels.len())
     }
 
+    /// Which batches of up to `most` chunks should be run once, so that no later one is the first of its kind on the device.
+    #[must_use]
+    pub fn batch_sizes(&self, most: usize) -> Vec<usize> {
+        self.network.batch_sizes(most)
+    }
+
     /// Runs one forward pass over `batch` chunks of silence, so that the first real one does not pay for the device's
     /// start.
     ///

@@ -95,6 +95,11 @@ impl Ensemble {
         })
     }
 
+    /// The way of chunks to its device.
+    pub(crate) fn batches(&self) -> &Batches {
+        &self.batches
+    }
+
     /// What it makes of each of these chunks of the feature contract, at least one.
     ///
     /// # Errors

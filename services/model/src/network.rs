@@ -18,9 +18,9 @@ pub(crate) enum Network {
     /// [`Architecture::SeedCnn`](crate::Architecture::SeedCnn)
     SeedCnn {
         /// From chunks to logits.
-        network: SeedCnn,
+        network: Box<SeedCnn>,
         /// The way there.
-        batches: Batches,
+        batches: Box<Batches>,
     },
 }
 
@@ -36,10 +36,20 @@ impl Network {
                 Self::Listener(Box::new(Listener::new(weights, shape, labels, Instructions::detect())?))
             }
             (Some(shape), _) => Self::Ensemble(Box::new(Ensemble::new(weights, shape, labels, device)?)),
-            (None, _) => {
-                Self::SeedCnn { network: SeedCnn::new(weights, labels, device)?, batches: Batches::new(device)? }
-            }
+            (None, _) => Self::SeedCnn {
+                network: Box::new(SeedCnn::new(weights, labels, device)?),
+                batches: Box::new(Batches::new(device)?),
+            },
         })
+    }
+
+    /// The sizes of all batches of up to `most` chunks, or the smallest and the largest where every number is one.
+    pub(crate) fn batch_sizes(&self, most: usize) -> Vec<usize> {
+        match self {
+            Self::Listener(_) => vec![1, most],
+            Self::Ensemble(ensemble) => ensemble.batches().sizes(most),
+            Self::SeedCnn { batches, .. } => batches.sizes(most),
+        }
     }
 
     /// What the network makes of each of these chunks of the feature contract, at least one: `[mel band][frame]`, one byte a

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{service::RoutesBuilder, transport::Server};
+use tonic_reflection::server::Builder as Reflection;
 
 use crate::{
     connections::{ConnectionConfig, ConnectionMetrics, accept},
@@ -162,13 +163,13 @@ impl BoundServer {
 
         let reflection_error = |source| ServerError::Reflection { what: role.name, source };
         let reflection = || {
-            let builder = tonic_reflection::server::Builder::configure()
+            let configured = Reflection::configure()
                 .register_encoded_file_descriptor_set(chorale_proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 // Clients decode the details of errors with these.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
                 .with_service_name(HEALTH);
-            role.services().fold(builder, |builder, name| builder.with_service_name(name))
+            role.services().fold(configured, Reflection::with_service_name)
         };
         routes
             .add_service(health.max_decoding_message_size(QUESTION_BYTES))
