@@ -1,26 +1,38 @@
 //! The rows, their contenders, and what we want.
 
-use std::{env::current_exe, ffi::OsString};
+use std::{
+    env::current_exe,
+    ffi::{OsStr, OsString},
+};
 
 use crate::rows::{CONTENDER, Rival, Row, Setting, Start};
 
-/// Every row.
-pub(crate) fn all(setting: &Setting) -> Vec<Row> {
-    let audio = setting.audio.as_os_str();
-    let (samples, chunks, model) = (setting.samples(), setting.chunks(), setting.model.as_os_str());
-    let ours = |words: &[&dyn AsRef<std::ffi::OsStr>]| Start {
+/// This program as a contender, with these words.
+pub(crate) fn ours(words: &[&dyn AsRef<OsStr>]) -> Start {
+    Start {
         // A name that is nothing is an error when it is started.
         program: current_exe().unwrap_or_default().into(),
         arguments: std::iter::once(OsString::from(CONTENDER))
             .chain(words.iter().map(|word| word.as_ref().to_owned()))
             .collect(),
-    };
-    let python = |script: &str, words: &[&dyn AsRef<std::ffi::OsStr>]| Start {
+    }
+}
+
+/// A script of the rivals, with these words.
+pub(crate) fn python(setting: &Setting, script: &str, words: &[&dyn AsRef<OsStr>]) -> Start {
+    Start {
         program: setting.python.clone().into(),
         arguments: std::iter::once(setting.rivals.join(script).into())
             .chain(words.iter().map(|word| word.as_ref().to_owned()))
             .collect(),
-    };
+    }
+}
+
+/// Every row.
+pub(crate) fn all(setting: &Setting) -> Vec<Row> {
+    let audio = setting.audio.as_os_str();
+    let (samples, chunks, model) = (setting.samples(), setting.chunks(), setting.model.as_os_str());
+    let python = |script: &str, words: &[&dyn AsRef<OsStr>]| python(setting, script, words);
     let rival = |name, start, goal, tolerance| Rival { name, start, goal, tolerance };
 
     let mut rows = vec![

@@ -7,6 +7,7 @@
 mod cached;
 mod contender;
 mod entries;
+mod gpu;
 mod held;
 mod load;
 mod ours;
@@ -88,6 +89,14 @@ enum Command {
         #[command(flatten)]
         files: Files,
     },
+    /// Run the network on a GPU beside PyTorch, by size of batch, and say how near it is to what the GPU can do
+    Gpu {
+        /// What to run where
+        #[command(flatten)]
+        gpu: gpu::GpuArguments,
+        #[command(flatten)]
+        files: Files,
+    },
     /// Take part as a contender: what `tests/bench/rivals/rival.py` describes
     #[command(hide = true)]
     Contender {
@@ -115,6 +124,7 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Load { load, files }) => return load::run(load, files),
         Some(Command::Cached { cached, files }) => return cached::run(cached, files),
         Some(Command::Memory { held, files }) => return held::run(held, files),
+        Some(Command::Gpu { gpu, files }) => return gpu::run(gpu, files),
         None => {}
     }
     let scratch = tempfile::tempdir()?;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use candle_core::{DType, Tensor};
 use chorale_feature::{Chunker, DbChunk, Event, Limits, MelFrame, MelSpectrogram, Resampler, analyze_file};
 use chorale_model::{
     Classifier, DeviceSpec, ModelFolder, Votes,
@@ -25,6 +26,9 @@ use symphonia::core::{
 
 use crate::{contender::Greeting, served::Served};
 
+/// Products of a round of [`Work::Product`].
+pub(crate) const PRODUCTS: usize = 4;
+
 /// What a contender of ours does.
 #[derive(Subcommand)]
 pub(crate) enum Work {
@@ -36,6 +40,16 @@ pub(crate) enum Work {
         /// Batches of a round
         #[arg(default_value_t = 1)]
         batches: usize,
+        /// Where to compute
+        #[arg(long, default_value_t)]
+        device: DeviceSpec,
+    },
+    /// A product of two square matrices, each with so many rows: what a device does best
+    Product {
+        rows: usize,
+        /// Where to compute
+        #[arg(long, default_value_t)]
+        device: DeviceSpec,
     },
     /// Chunks to probabilities by an inference role that is asked over the network
     Served {
@@ -61,16 +75,29 @@ pub(crate) enum Work {
 /// Does the work as often as standard input says: see `rivals/rival.py`.
 pub(crate) fn take_part(work: &Work) -> anyhow::Result<()> {
     match work {
-        Work::Forward { model, chunks, batch, batches } => {
-            let classifier = Classifier::load(&ModelFolder::open(Some(model))?, DeviceSpec::Cpu)?;
+        Work::Forward { model, chunks, batch, batches, device } => {
+            let classifier = Classifier::load(&ModelFolder::open(Some(model))?, *device)?;
             let cells = std::fs::read(chunks)?;
-            let batch: Vec<&[u8]> = cells.chunks_exact(CHUNK_CELLS).take(*batch).collect();
+            let batch: Vec<&[u8]> = cells.chunks_exact(CHUNK_CELLS).cycle().take(*batch).collect();
             serve(|| {
                 for _ in 1..*batches {
                     black_box(classifier.logits(&batch)?);
                 }
                 let logits = classifier.logits(&batch)?;
                 Ok(logits.into_iter().flat_map(|logits| [logits.genres, vec![logits.music]].concat()).collect())
+            })
+        }
+        Work::Product { rows, device } => {
+            let device = device.open()?;
+            let matrix = |value: f64| Tensor::ones((*rows, *rows), DType::F32, &device)?.affine(value, 0.0);
+            let (left, right) = (matrix(0.5)?, matrix(2.0)?);
+            // Some in a row, as in a network, and one number of the last, to wait for them.
+            serve(|| {
+                let mut product = left.matmul(&right)?;
+                for _ in 1..PRODUCTS {
+                    product = left.matmul(&right)?;
+                }
+                Ok(vec![product.get(0)?.get(0)?.to_scalar()?])
             })
         }
         Work::Served { model, chunks, in_flight, max_batch } => {

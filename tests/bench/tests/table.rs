@@ -33,6 +33,26 @@ fn every_row_is_measured() {
 }
 
 #[test]
+fn a_device_is_measured_by_size_of_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("gpu.json");
+    let mut arguments = vec!["gpu", "--device", "cpu", "--own", "--turns", "2", "--turn", "1", "--batches", "1,3"];
+    arguments.extend(["--json", json.to_str().unwrap()]);
+    let (done, output) = bench(&arguments);
+    assert!(done && output.contains("saturated by batches of"), "{output}");
+    let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert!(result["peak_operations"].as_f64() > Some(0.0));
+    for (batch, chunks) in result["batches"].as_array().unwrap().iter().zip([1, 3]) {
+        assert_eq!(batch["chunks"], chunks);
+        assert!(batch["share"].as_f64() > Some(0.0));
+        assert!(output.contains(&format!("gpu-{chunks}, ")), "{output}");
+    }
+    // No build of the tests has CUDA.
+    let (done, output) = bench(&["gpu"]);
+    assert!(done && output.contains("cuda:0: left out") && output.contains("--features cuda"), "{output}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     let (done, output) = bench(&["nonsense", "--own"]);
     assert!(!done && output.contains("--list"), "{output}");

@@ -1,0 +1,180 @@
+//! The network on a GPU, by size of batch: beside PyTorch with the same weights, and below what the GPU can do.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use chorale_model::{DeviceSpec, ModelFolder};
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    Files,
+    contender::Contender,
+    entries,
+    ours::PRODUCTS,
+    race::{self, RowResult},
+    report,
+    rows::{self, Rival, Row, Setting},
+};
+
+/// A batch that gets so much of the most that any gets saturates the device.
+const SATURATED: f64 = 0.95;
+
+/// What to run where.
+#[derive(Args)]
+pub(crate) struct GpuArguments {
+    /// The device: cuda:0, or cpu, to try the command
+    #[arg(long, default_value = "cuda:0")]
+    device: DeviceSpec,
+    /// Sizes of batches
+    #[arg(long, value_name = "CHUNKS", value_delimiter = ',', default_value = "1,8,32,64,128,256")]
+    batches: Vec<usize>,
+    /// Cores that a contender may use [default: all]
+    #[arg(long)]
+    cores: Option<usize>,
+    /// The model folder
+    #[arg(long, value_name = "DIR", default_value = "deploy/models/default")]
+    model: PathBuf,
+    /// The Python that has PyTorch
+    #[arg(long, value_name = "FILE", default_value = "target/tools/bench-torch/bin/python")]
+    python: PathBuf,
+    /// Leave PyTorch out
+    #[arg(long)]
+    own: bool,
+    /// How often every contender takes its turn
+    #[arg(long, default_value_t = 15)]
+    turns: usize,
+    /// How long a turn takes, at least, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 200)]
+    turn: u64,
+}
+
+/// What came out.
+#[derive(Serialize)]
+struct GpuResult {
+    device: String,
+    /// Multiplications with an addition that a chunk takes.
+    chunk_operations: u64,
+    /// The same in a second of large matrix products, in 32-bit floats: the roofline. The network meets each of its weights
+    /// and inputs so often that memory is not what bounds it.
+    peak_operations: f64,
+    batches: Vec<BatchResult>,
+    /// The smallest batch that gets nearly the most chunks through.
+    saturated_by: usize,
+}
+
+#[derive(Serialize)]
+struct BatchResult {
+    chunks: usize,
+    chunks_per_second: f64,
+    /// Of the roofline.
+    share: f64,
+    row: RowResult,
+}
+
+/// Measures, and prints.
+pub(crate) fn run(arguments: &GpuArguments, files: &Files) -> anyhow::Result<()> {
+    if let Err(reason) = arguments.device.open() {
+        anstream::println!("{}: left out, {reason}", arguments.device);
+        return Ok(());
+    }
+    let scratch = tempfile::tempdir()?;
+    let setting = Setting {
+        audio: files.audio.canonicalize().with_context(|| files.audio.display().to_string())?,
+        model: arguments.model.canonicalize().with_context(|| arguments.model.display().to_string())?,
+        python: arguments.python.clone(),
+        rivals: "tests/bench/rivals".into(),
+        scratch: scratch.path().to_owned(),
+    };
+    rows::prepare(&setting)?;
+    let cores = match arguments.cores {
+        Some(cores) => cores,
+        None => std::thread::available_parallelism()?.get(),
+    };
+    let chunk_operations = ModelFolder::open(Some(&setting.model))?.multiply_accumulates()?;
+    let turn = Duration::from_millis(arguments.turn);
+    let peak_operations = peak(arguments, cores, turn)?;
+    anstream::println!(
+        "{}: {:.2} T multiplications with an addition a second in large products; a chunk takes {:.0} M",
+        arguments.device,
+        peak_operations / 1e12,
+        chunk_operations as f64 / 1e6
+    );
+    let mut batches = Vec::new();
+    for &chunks in &arguments.batches {
+        let row = race::run(&row(arguments, &setting, chunks, cores), arguments.turns, turn)
+            .with_context(|| format!("a batch of {chunks}"))?;
+        report::row(&row);
+        let chunks_per_second = row.our_seconds.recip();
+        let share = chunks_per_second * chunk_operations as f64 / peak_operations;
+        batches.push(BatchResult { chunks, chunks_per_second, share, row });
+    }
+    let rates: Vec<(usize, f64)> = batches.iter().map(|batch| (batch.chunks, batch.chunks_per_second)).collect();
+    let saturated_by = saturated_by(&rates).context("no size of a batch")?;
+    let device = arguments.device.to_string();
+    let result = GpuResult { device, chunk_operations, peak_operations, batches, saturated_by };
+    print(&result);
+    report::write(&result, files.json.as_deref())
+}
+
+fn row(arguments: &GpuArguments, setting: &Setting, chunks: usize, cores: usize) -> Row {
+    let (device, size) = (arguments.device.to_string(), chunks.to_string());
+    let (model, input) = (setting.model.as_os_str(), setting.chunks());
+    let torch = |name, way: &str| Rival {
+        name,
+        start: entries::python(setting, "torch_forward.py", &[&way, &device, &model, &input, &size]),
+        goal: 1.0,
+        tolerance: Some(1e-3),
+    };
+    let rivals = vec![torch("PyTorch, eager", "eager"), torch("PyTorch, compiled", "compiled")];
+    Row {
+        name: format!("gpu-{chunks}"),
+        cores,
+        unit: ("chunk", chunks as f64),
+        ours: entries::ours(&[&"forward", &model, &input, &size, &"--device", &device]),
+        rivals: if arguments.own { Vec::new() } else { rivals },
+    }
+}
+
+/// Multiplications with an addition in a second of large matrix products, in the best turn.
+fn peak(arguments: &GpuArguments, cores: usize, turn: Duration) -> anyhow::Result<f64> {
+    let rows = if arguments.device == DeviceSpec::Cpu { 1_024 } else { 8_192 };
+    let start = entries::ours(&[&"product", &rows.to_string(), &"--device", &arguments.device.to_string()]);
+    let mut contender = Contender::start(&start, cores)?;
+    let rounds = (turn.as_secs_f64() / contender.run(1)?).ceil().max(1.0) as u64;
+    let mut least = f64::INFINITY;
+    for _ in 0..arguments.turns {
+        least = least.min(contender.run(rounds)? / rounds as f64);
+    }
+    Ok(PRODUCTS as f64 * f64::from(rows).powi(3) / least)
+}
+
+/// The smallest batch whose rate is nearly the best, of sizes and rates.
+fn saturated_by(rates: &[(usize, f64)]) -> Option<usize> {
+    let best = rates.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    rates.iter().filter(|(_, rate)| *rate >= SATURATED * best).map(|(chunks, _)| *chunks).min()
+}
+
+fn print(result: &GpuResult) {
+    anstream::println!("\n| batch | chunks a second | of the roofline | PyTorch, eager | PyTorch, compiled |");
+    anstream::println!("|---|---|---|---|---|");
+    for BatchResult { chunks, chunks_per_second, share, row } in &result.batches {
+        let rival =
+            |index: usize| row.rivals.get(index).map_or("-".to_owned(), |rival| format!("{:.2}×", rival.ratio[1]));
+        let (eager, compiled) = (rival(0), rival(1));
+        anstream::println!("| {chunks} | {chunks_per_second:.0} | {:.1} % | {eager} | {compiled} |", 100.0 * share);
+    }
+    anstream::println!("\nsaturated by batches of {}; × is how many times as long PyTorch takes", result.saturated_by);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_saturated_by_the_smallest_batch_near_the_best() {
+        assert_eq!(saturated_by(&[(1, 10.0), (8, 60.0), (32, 96.0), (64, 100.0), (128, 99.0)]), Some(32));
+        assert_eq!(saturated_by(&[(64, 100.0), (1, 100.0)]), Some(1));
+        assert_eq!(saturated_by(&[]), None);
+    }
+}
