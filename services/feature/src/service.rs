@@ -53,8 +53,9 @@ const PIECE_BYTES: usize = 64 << 10;
 const UPLOAD_QUEUE: usize = 4;
 /// Events that wait to be classified, beside those in the window.
 const EVENT_QUEUE: usize = 4;
-/// Chunks of a track that have spans of their own: what is later looks alike, and a long track has thousands.
-const TRACED_CHUNKS: u32 = 64;
+/// Chunks of a track that have spans of their own, those of the first nine minutes: a track of hours has thousands, which no
+/// collector thanks us for.
+const TRACED_CHUNKS: u32 = 256;
 /// Responses that wait for the transport.
 const RESPONSE_QUEUE: usize = 4;
 

@@ -211,8 +211,8 @@ impl Worker {
 
 /// A span for a batch, linked to those of all its chunks, and in the trace of the first that somebody follows.
 fn trace_batch(chunks: &[WaitingChunk], device: DeviceSpec) -> Span {
-    let mut followed = chunks.iter().map(WaitingChunk::trace).filter(|trace| trace.is_sampled());
-    let Some(first) = followed.next() else { return trace::Context::default().child("batch") };
+    let followed = chunks.iter().map(WaitingChunk::trace).filter(|trace| trace.is_sampled());
+    let Some(first) = followed.clone().next() else { return trace::Context::default().child("batch") };
     let span = first.child_for("batch", followed);
     span.set("chorale.batch.chunks", i64::try_from(chunks.len()).unwrap_or(i64::MAX));
     span.set("chorale.device", device.to_string());

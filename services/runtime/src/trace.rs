@@ -30,6 +30,8 @@ use crate::{connector::Connector, replicas::Target, telemetry::TelemetryError, t
 const SCOPE: &str = "chorale";
 /// How long the last spans may take to get to the collector when a process ends, and how long any export may.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Links of a span: as many as the largest batch has chunks. OpenTelemetry's default is 128.
+const MAX_LINKS: u32 = 1_024;
 const TRACEPARENT: &str = "traceparent";
 
 /// Where traces go.
@@ -80,6 +82,7 @@ impl Exporter {
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio))))
+            .with_max_links_per_span(MAX_LINKS)
             .with_resource(resource)
             .build();
         global::set_tracer_provider(provider.clone());
@@ -210,10 +213,10 @@ impl Context {
         self.start(builder(name).with_kind(SpanKind::Client))
     }
 
-    /// A part of the span, which begins now and is for all of `others`.
+    /// A part of the span, which begins now and is linked to all of `these`, 1,024 at most.
     #[must_use]
-    pub fn child_for<'a>(&self, name: &'static str, others: impl IntoIterator<Item = &'a Self>) -> Span {
-        let links = others.into_iter().map(Self::span_context).filter(SpanContext::is_sampled);
+    pub fn child_for<'a>(&self, name: &'static str, these: impl IntoIterator<Item = &'a Self>) -> Span {
+        let links = these.into_iter().map(Self::span_context).filter(SpanContext::is_sampled);
         let links: Vec<_> = links.map(|context| Link::new(context, Vec::new(), 0)).collect();
         self.start(builder(name).with_links(links))
     }
