@@ -37,6 +37,11 @@ async fn the_admin_port_shows_what_goes_on_and_no_secret() {
     })
     .await;
     assert_eq!((call["request_id"].as_str(), call["caller"].as_str()), (Some(&*request_id), Some("address:127.0.0.1")));
+    let analysis = until("feature has the track", PATIENCE, async || {
+        view(&server, "feature.calls").as_array().unwrap().first().cloned()
+    })
+    .await;
+    assert_eq!(analysis["request_id"], call["request_id"]);
     for replicas in ["gateway.replicas", "feature.replicas"] {
         assert_eq!(view(&server, replicas)[0]["cooling_down"], false);
     }
@@ -44,7 +49,10 @@ async fn the_admin_port_shows_what_goes_on_and_no_secret() {
     assert!(view(&server, "feature.turns")["limit"].as_u64() > Some(0));
     drop(upload);
     until("nothing is open", PATIENCE, async || {
-        (view(&server, "gateway.calls") == Value::Array(Vec::new())).then_some(())
+        ["gateway.calls", "feature.calls"]
+            .iter()
+            .all(|calls| view(&server, calls) == Value::Array(Vec::new()))
+            .then_some(())
     })
     .await;
 
@@ -65,6 +73,9 @@ async fn the_log_level_changes_while_it_serves() {
     assert_eq!(server.admin("/debug/log-level").unwrap(), (200, "info,chorale_feature=warn\n".to_owned()));
     client.classify(fixtures::clip()).await.unwrap();
     until("the next but one is logged", PATIENCE, async || (logged(&server) == 2).then_some(())).await;
+    // A word that is no level would be a crate, and silence all others.
+    let (status, why) = server.put("/debug/log-level", "degub").unwrap();
+    assert!(status == 400 && why.contains("degub") && why.contains("debug"), "{why}");
     let (status, why) = server.put("/debug/log-level", "loud=[").unwrap();
     assert!(status == 400 && why.contains("loud=["), "{why}");
     assert_eq!(server.put("/debug/log-level", &"x".repeat(1 << 20)).map(|(status, _)| status).unwrap_or(413), 413);
@@ -74,6 +85,15 @@ async fn the_log_level_changes_while_it_serves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_rpc_of_every_role_is_counted_by_its_code() {
     let server = Server::start("up", &[]).await;
+    // What alerts watch for is 0 before it happens: the first step of a counter that is born at 1 is no increase.
+    let metrics = server.metrics();
+    for zero in [
+        "chorale_gateway_limits_hit_total{limit=\"max_streams_per_caller\"} 0",
+        "chorale_gateway_cache_lookups_total{backend=\"memory\",result=\"corrupt\"} 0",
+        "chorale_feature_decode_errors_total{codec=\"unknown\",kind=\"INTERNAL\"} 0",
+    ] {
+        assert!(metrics.lines().any(|line| line == zero), "{zero} is not in\n{metrics}");
+    }
     let mut rpc = server.client().await.rpc;
     let request = |audio: &[u8]| ClassifyRequest { audio: Bytes::copy_from_slice(audio), ..ClassifyRequest::default() };
     rpc.classify(request(&fixtures::clip())).await.unwrap();

@@ -17,18 +17,22 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
 fn request(flags: &str) -> Request<ClassifyRequest> {
+    request_in(TRACE, 1, flags)
+}
+
+fn request_in(trace: &str, seed: u64, flags: &str) -> Request<ClassifyRequest> {
     let options = ClassifyOptions { bypass_cache: true, ..ClassifyOptions::default() };
     let mut request =
-        Request::new(ClassifyRequest { options: Some(options), audio: sound::wav(&sound::chord(20.0, 1)) });
-    request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER}-{flags}").parse().unwrap());
+        Request::new(ClassifyRequest { options: Some(options), audio: sound::wav(&sound::chord(20.0, seed)) });
+    request.metadata_mut().insert("traceparent", format!("00-{trace}-{CALLER}-{flags}").parse().unwrap());
     request
 }
 
-/// The three roles, which trace only what their callers do.
-async fn cluster(collector: &Collector) -> [Server; 3] {
+/// The three roles, which trace only what their callers do, inference with these flags.
+async fn cluster(collector: &Collector, inference: &[&str]) -> [Server; 3] {
     let endpoint = collector.endpoint();
     let environment = [("CHORALE_TELEMETRY__OTLP_ENDPOINT", &*endpoint), ("CHORALE_TELEMETRY__SAMPLE_RATIO", "0")];
-    let inference = Server::start_with("inference", &[], &environment).await;
+    let inference = Server::start_with("inference", inference, &environment).await;
     inference.serving(INFERENCE).await;
     let feature = Server::start_with("feature", &["--inference", inference.endpoint()], &environment).await;
     feature.serving(FEATURE).await;
@@ -40,7 +44,7 @@ async fn cluster(collector: &Collector) -> [Server; 3] {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_goes_from_the_upload_to_the_verdict() {
     let Some(collector) = Collector::start().await else { return };
-    let [gateway, feature, inference] = cluster(&collector).await;
+    let [gateway, feature, inference] = cluster(&collector, &[]).await;
     let mut client = gateway.client().await.rpc;
     let answer = client.classify(request("01")).await.unwrap();
     let request_id = answer.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned();
@@ -99,14 +103,42 @@ async fn one_trace_goes_from_the_upload_to_the_verdict() {
         assert!(line.contains(&request_id), "{line}");
     }
     let exemplar = format!("# {{trace_id=\"{TRACE}\"}}");
-    assert!(gateway.metrics().contains(&exemplar), "{}", gateway.metrics());
+    for server in [&gateway, &feature] {
+        let metrics = server.metrics();
+        assert!(metrics.contains(&exemplar), "{metrics}");
+    }
     drop(inference);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tracks_that_share_batches_have_them_in_all_their_traces() {
+    const TRACKS: usize = 8;
+    let Some(collector) = Collector::start().await else { return };
+    // A device that waits for its batches to fill gets chunks of several tracks at a time.
+    let flags = ["--set", "inference.max_queue_delay=500ms"];
+    let [gateway, _feature, _inference] = cluster(&collector, &flags).await;
+    let client = gateway.client().await.rpc;
+    let traces: Vec<String> = (1..=TRACKS).map(|track| format!("{track:032x}")).collect();
+    let calls = (1..).zip(&traces).map(|(seed, trace)| {
+        let mut client = client.clone();
+        async move { client.classify(request_in(trace, seed, "01")).await.unwrap() }
+    });
+    futures::future::join_all(calls).await;
+    let named = |spans: &[CollectedSpan], trace: &str, name: &str| {
+        spans.iter().filter(|span| span.trace_id == trace && span.name == name).count()
+    };
+    until("every track has its batches", PATIENCE, async || {
+        let spans = collector.spans();
+        let complete = |trace: &String| named(&spans, trace, "batch") > 0 && named(&spans, trace, "forward") > 0;
+        traces.iter().all(complete).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_follows_is_not_traced_and_a_collector_that_is_away_does_no_harm() {
     let Some(collector) = Collector::start().await else { return };
-    let [gateway, _feature, _inference] = cluster(&collector).await;
+    let [gateway, _feature, _inference] = cluster(&collector, &[]).await;
     let mut client = gateway.client().await.rpc;
     for _ in 0..3 {
         client.classify(request("00")).await.unwrap();

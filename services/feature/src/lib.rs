@@ -24,6 +24,7 @@ mod mel;
 mod messages;
 mod metrics;
 mod mono;
+mod open_streams;
 mod pcm;
 mod pipeline;
 mod recent;

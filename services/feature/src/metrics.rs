@@ -2,7 +2,7 @@
 
 use chorale_runtime::{
     failure::Reason,
-    metrics::{Label, Metrics, RegistryExt, latency_buckets},
+    metrics::{Label, Metrics, RegistryExt, TracedLatencies, latency_buckets, traced_latencies},
 };
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 
@@ -16,7 +16,7 @@ pub struct FeatureMetrics {
     /// By `code`: `OK`, or the name of the failure's reason.
     pub(crate) calls: Family<Labels, Counter>,
     /// The same.
-    pub(crate) call_seconds: Latencies<Labels>,
+    pub(crate) call_seconds: TracedLatencies<Labels>,
     pub(crate) open_streams: Gauge,
     pub(crate) audio_bytes: Counter,
     pub(crate) audio_seconds: Counter<f64>,
@@ -45,7 +45,7 @@ impl FeatureMetrics {
             call_seconds: registry.add(
                 "call_seconds",
                 "Duration of calls, by RPC and code, in seconds",
-                Family::new_with_constructor(latencies),
+                traced_latencies(),
             ),
             open_streams: registry.add("open_streams", "Analyses that run now", Gauge::default()),
             audio_bytes: registry.add("audio_bytes", "Bytes of audio received", Counter::default()),
@@ -87,6 +87,8 @@ impl FeatureMetrics {
         for code in std::iter::once("OK").chain(Reason::ALL.iter().map(|reason| reason.name())) {
             drop(metrics.calls.get_or_create(&[("rpc", "Analyze"), ("code", code)]));
         }
+        // A decoder that panics says no codec. There is an alert for the first.
+        drop(metrics.decode_errors.get_or_create(&[("codec", "unknown"), ("kind", Reason::Internal.name())]));
         for reason in ["unavailable", "lost", "overloaded", "lacking"] {
             drop(metrics.dispatch_retries.get_or_create(&[("reason", reason)]));
         }

@@ -67,6 +67,8 @@ pub async fn start(config: FeatureConfig, process: &Process) -> Result<RunningRo
     tokio::spawn(drain.clone().run_until_cancelled_owned(watch));
 
     let service = AnalysisService::new(&config, dispatcher, metrics, drain.clone());
+    let open = service.open();
+    process.views.show("feature.calls", move || open.describe());
     let turns = service.turns();
     process.views.show("feature.turns", move || turns.describe());
     let mut routes = RoutesBuilder::default();

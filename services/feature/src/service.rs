@@ -18,6 +18,7 @@ use chorale_runtime::{
     connections::Peer,
     deadline::timeout_of,
     failure::{Failure, Reason},
+    metrics::exemplar,
     overload::Urgency,
     priority::give_way,
     shares::{Full, Place, Places},
@@ -42,6 +43,7 @@ use crate::{
     dispatch::{ChunkOptions, Dispatcher, deadline_passed},
     messages::{audio_input, summary_message},
     metrics::FeatureMetrics,
+    open_streams::{OpenStream, OpenStreams},
     turns::{Party, SharedTurn, Turn, Turns},
 };
 
@@ -70,6 +72,7 @@ pub(crate) struct AnalysisService {
     window: usize,
     places: Places,
     turns: Arc<Turns>,
+    open: OpenStreams,
     drain: CancellationToken,
 }
 
@@ -89,6 +92,7 @@ impl AnalysisService {
             limits: Limits::from(&config.limits),
             window: config.dispatch.window.get(),
             places: Places::new(max_streams),
+            open: OpenStreams::default(),
             drain,
         }
     }
@@ -96,6 +100,11 @@ impl AnalysisService {
     /// Who computes, and who waits.
     pub(crate) fn turns(&self) -> Arc<Turns> {
         Arc::clone(&self.turns)
+    }
+
+    /// The analyses that run.
+    pub(crate) fn open(&self) -> OpenStreams {
+        self.open.clone()
     }
 
     /// Admits a track of `party`, whose priority is not known yet.
@@ -130,6 +139,8 @@ impl AnalysisService {
         let began = Instant::now();
         self.metrics.open_streams.inc();
         let trace = call.span.context();
+        let (request_id, trace_id) = (call.request_id.clone(), trace.trace_id());
+        let listed = self.open.add(OpenStream { request_id, trace_id, caller: Arc::clone(&caller), began });
         let track = Track { service: &self, deadline, responses: &responses, trace: &trace };
         let analysis = track.analyze(requests, caller, place);
         let analysis = match deadline {
@@ -144,6 +155,7 @@ impl AnalysisService {
             outcome = analysis => outcome,
             () = responses.closed() => Err(caller_gone()),
         };
+        drop(listed);
         self.metrics.open_streams.dec();
         self.report(&outcome, began.elapsed(), &call);
         if let Err(failure) = outcome {
@@ -186,7 +198,8 @@ impl AnalysisService {
         };
         let labels = [("rpc", "Analyze"), ("code", code)];
         self.metrics.calls.get_or_create(&labels).inc();
-        self.metrics.call_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        let exemplar = exemplar(&span.context());
+        self.metrics.call_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64(), exemplar, None);
     }
 }
 

@@ -139,6 +139,12 @@ impl VerdictCache {
             None => Some(Arc::new(MemoryCache::new(config.memory_size.as_u64(), config.ttl))),
             Some(url) => Some(Arc::new(RedisCache::new(url, config, metrics.cache_breaker_open.clone())?)),
         };
+        // What has not happened yet is 0: see `GatewayMetrics::register`.
+        for (backend, result) in
+            backend.iter().flat_map(|backend| LookupResult::ALL.map(|result| (backend.name(), result)))
+        {
+            drop(metrics.cache_lookups.get_or_create(&LookupLabels { backend, result }));
+        }
         let seal = config.secret_file.as_deref().map_or(Ok(Seal::None), Seal::from_file)?;
         Ok(Self { backend, seal, metrics })
     }

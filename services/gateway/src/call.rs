@@ -11,6 +11,7 @@ use std::{
 use chorale_proto::v1::Verdict;
 use chorale_runtime::{
     failure::{Failure, Reason},
+    metrics::exemplar,
     shares::Place,
     trace::{self, Span},
 };
@@ -79,9 +80,7 @@ impl Call {
         let code = outcome.map_or_else(|failure| failure.reason.name(), |_| "OK");
         let labels = CallLabels { rpc: self.rpc, code };
         self.metrics.calls.get_or_create(&labels).inc();
-        let exemplar = self.trace.is_sampled().then(|| self.trace.trace_id()).flatten();
-        let exemplar = exemplar.map(|trace_id| vec![("trace_id".to_owned(), trace_id)]);
-        self.metrics.call_seconds.get_or_create(&labels).observe(elapsed, exemplar, None);
+        self.metrics.call_seconds.get_or_create(&labels).observe(elapsed, exemplar(&self.trace), None);
         let (request_id, rpc, bytes) = (&self.request_id, self.rpc, self.bytes.load(Ordering::Relaxed));
         let trace_id = self.trace.trace_id();
         self.span.set("chorale.code", code);

@@ -8,11 +8,11 @@ use std::{
 use chorale_proto::v1::ChunkVote;
 use chorale_runtime::{
     failure::{Failure, Reason},
-    metrics::{RegistryExt, latency_buckets},
+    metrics::{RegistryExt, TracedLatencies, latency_buckets, traced_latencies},
 };
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
-    metrics::{counter::Counter, exemplar::HistogramWithExemplars, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -52,6 +52,11 @@ pub(crate) enum LookupResult {
     /// The backend did not answer just before.
     not_asked,
     error,
+}
+
+impl LookupResult {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::hit, Self::miss, Self::corrupt, Self::timeout, Self::not_asked, Self::error];
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -122,14 +127,17 @@ fn latencies<L: Clone + std::hash::Hash + Eq>() -> Latencies<L> {
     Family::new_with_constructor(|| Histogram::new(latency_buckets()))
 }
 
-/// The labels of an exemplar: the id of a trace that somebody follows.
-type TraceLabels = Vec<(String, String)>;
-type TracedLatencies<L> = Family<L, HistogramWithExemplars<TraceLabels>, fn() -> HistogramWithExemplars<TraceLabels>>;
-
-fn traced_latencies<L: Clone + std::hash::Hash + Eq>() -> TracedLatencies<L> {
-    Family::new_with_constructor(|| HistogramWithExemplars::new(latency_buckets()))
-}
-
+/// The limits that calls are known to fail at.
+const LIMITS: [&str; 8] = [
+    "idle_timeout",
+    "max_audio_bytes",
+    "max_concurrent_streams",
+    "max_duration",
+    "max_duration_seconds",
+    "max_message_bytes",
+    "max_streams_per_caller",
+    "min_upload_rate",
+];
 /// What a silent chunk votes for, in metrics.
 const SILENT: &str = "silent";
 
@@ -210,6 +218,9 @@ impl GatewayMetrics {
             for code in std::iter::once("OK").chain(Reason::ALL.iter().map(|reason| reason.name())) {
                 drop(metrics.calls.get_or_create(&CallLabels { rpc, code }));
             }
+        }
+        for limit in LIMITS {
+            drop(metrics.limits_hit.get_or_create(&LimitLabels { limit: limit.to_owned() }));
         }
         metrics
     }

@@ -53,6 +53,7 @@ impl Load {
 #[derive(Debug)]
 pub(crate) struct InferenceMetrics {
     chunks: Family<Label, Counter>,
+    chunk_seconds: Family<Label, Histogram, fn() -> Histogram>,
     batches: Family<Label, Counter>,
     batch_size: Histogram,
     queue_depth: Gauge,
@@ -75,6 +76,11 @@ impl InferenceMetrics {
                 "chunks",
                 "Chunks received, by OK or the reason why there is no answer",
                 Family::default(),
+            ),
+            chunk_seconds: registry.add(
+                "chunk_seconds",
+                "From a chunk's receipt to its answer, by OK or the reason why there is none",
+                Family::new_with_constructor(device_histogram),
             ),
             batches: registry.add(
                 "batches",
@@ -134,6 +140,7 @@ impl InferenceMetrics {
         for result in Reason::ALL.iter().map(|reason| reason.name()).chain([CLASSIFIED]) {
             drop(metrics.chunks.get_or_create(&[("result", result)]));
         }
+        drop(metrics.chunk_seconds.get_or_create(&[("result", CLASSIFIED)]));
         for release in Release::ALL {
             drop(metrics.batches.get_or_create(&[("release", release.name())]));
         }
@@ -150,9 +157,11 @@ impl InferenceMetrics {
         metrics
     }
 
-    /// One chunk got its answer, or never will.
-    pub(crate) fn chunk(&self, failure: Option<Reason>) {
-        self.chunks.get_or_create(&[("result", failure.map_or(CLASSIFIED, Reason::name))]).inc();
+    /// One chunk got its answer `after` its receipt, or never will.
+    pub(crate) fn chunk(&self, failure: Option<Reason>, after: Duration) {
+        let labels = [("result", failure.map_or(CLASSIFIED, Reason::name))];
+        self.chunks.get_or_create(&labels).inc();
+        self.chunk_seconds.get_or_create(&labels).observe(after.as_secs_f64());
     }
 
     /// A batch left the queue.
@@ -238,8 +247,8 @@ mod tests {
         let text = process.encode();
         assert!(text.contains("chorale_inference_chunks_total{result=\"OVERLOADED\"} 0"), "{text}");
 
-        metrics.chunk(None);
-        metrics.chunk(Some(Reason::Overloaded));
+        metrics.chunk(None, Duration::from_millis(3));
+        metrics.chunk(Some(Reason::Overloaded), Duration::ZERO);
         metrics.batch(Release::Full, 32);
         metrics.queue_wait(Urgency::Bulk, Duration::from_millis(3));
         metrics.forward(DeviceSpec::Cpu, Duration::from_millis(1_500), true);
@@ -254,6 +263,7 @@ mod tests {
         for line in [
             "chorale_inference_chunks_total{result=\"OK\"} 1",
             "chorale_inference_chunks_total{result=\"OVERLOADED\"} 1",
+            "chorale_inference_chunk_seconds_sum{result=\"OK\"} 0.003",
             "chorale_inference_batches_total{release=\"full\"} 1",
             "chorale_inference_batches_total{release=\"delay\"} 0",
             "chorale_inference_batch_size_chunks_sum 32.0",

@@ -115,6 +115,7 @@ impl WaitingChunk {
 #[derive(Debug)]
 pub(crate) struct Reply {
     tag: u64,
+    since: Instant,
     /// Unbounded, as a worker must not wait for a slow caller; the stream's limit of chunks in flight bounds it.
     stream: Option<UnboundedSender<Answer>>,
     metrics: Arc<InferenceMetrics>,
@@ -123,7 +124,7 @@ pub(crate) struct Reply {
 impl Reply {
     /// A way back to `stream`, for the request with `tag`.
     pub(crate) fn new(tag: u64, stream: UnboundedSender<Answer>, metrics: Arc<InferenceMetrics>) -> Self {
-        Self { tag, stream: Some(stream), metrics }
+        Self { tag, since: Instant::now(), stream: Some(stream), metrics }
     }
 
     fn is_abandoned(&self) -> bool {
@@ -139,7 +140,8 @@ impl Reply {
         let Some(stream) = self.stream.take() else { return };
         let failure = result.as_ref().err().map(|failure| failure.reason);
         // Counted first: who has the answer finds it in the metrics.
-        self.metrics.chunk(if stream.is_closed() { Some(Reason::Cancelled) } else { failure });
+        let failure = if stream.is_closed() { Some(Reason::Cancelled) } else { failure };
+        self.metrics.chunk(failure, self.since.elapsed());
         // A failed send means that the caller went away.
         let _ = stream.send(Answer { tag: self.tag, result });
     }

@@ -16,6 +16,7 @@
 
 use std::{
     cell::Cell,
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -154,8 +155,10 @@ impl Worker {
         let forward =
             |network: &Network| self.pulse.during(|| network.forward(&mels, want_embeddings, &self.context.metrics));
         let span = batch.child("forward");
+        let began = Instant::now();
         let result = self.network(model).and_then(forward);
         drop(span);
+        tell_other_traces(&chunks, &batch, began.elapsed());
         // A batch of 2³² chunks does not fit into memory.
         let compute = started.elapsed() / u32::try_from(mels.len()).unwrap_or(u32::MAX).max(1);
         match result {
@@ -174,7 +177,8 @@ impl Worker {
             }
             Err(error) => {
                 batch.fail(error.to_string());
-                tracing::error!(%error, version = model.version(), "a batch failed");
+                let traces = trace_ids(&chunks);
+                tracing::error!(%error, version = model.version(), traces, "a batch failed");
                 for chunk in chunks {
                     chunk.answer(Err(Failure::new(Reason::Internal, error.to_string())));
                 }
@@ -217,6 +221,24 @@ fn trace_batch(chunks: &[WaitingChunk], device: DeviceSpec) -> Span {
     span.set("chorale.batch.chunks", i64::try_from(chunks.len()).unwrap_or(i64::MAX));
     span.set("chorale.device", device.to_string());
     span
+}
+
+/// A batch is in one trace, but its chunks may be of many tracks: each of the other traces is told of it, too, by spans that are
+/// linked to it.
+fn tell_other_traces(chunks: &[WaitingChunk], batch: &Span, elapsed: Duration) {
+    let mut told = HashSet::from([batch.context().trace_id()]);
+    let ended = Instant::now();
+    for trace in chunks.iter().map(WaitingChunk::trace).filter(|trace| trace.is_sampled()) {
+        if told.insert(trace.trace_id()) {
+            let _forward = trace.record_of(batch, "batch", ended, elapsed).record_of(batch, "forward", ended, elapsed);
+        }
+    }
+}
+
+/// The ids of the traces that chunks are of, with commas between.
+fn trace_ids(chunks: &[WaitingChunk]) -> String {
+    let ids: BTreeSet<String> = chunks.iter().filter_map(|chunk| chunk.trace().trace_id()).collect();
+    ids.into_iter().collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -2,11 +2,22 @@
 //!
 //! Each crate keeps its metrics in one file of this name and registers them here, as `chorale_<role>_<what>_<unit>`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prometheus_client::{
-    metrics::info::Info,
+    metrics::{exemplar::HistogramWithExemplars, family::Family, info::Info},
     registry::{Metric, Registry},
+};
+
+use crate::trace;
+
+/// The commit that was built, where the build says.
+const REVISION: &str = match option_env!("CHORALE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
 };
 
 /// The registry of one process. Cheap to clone.
@@ -20,7 +31,11 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("chorale");
-        registry.register("build", "The running build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register(
+            "build",
+            "The running build",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)]),
+        );
         Self { registry: Arc::new(Mutex::new(registry)) }
     }
 
@@ -47,6 +62,25 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A histogram of latencies for every set of labels, whose exemplars name a trace that somebody follows.
+pub type TracedLatencies<L> =
+    Family<L, HistogramWithExemplars<ExemplarLabels>, fn() -> HistogramWithExemplars<ExemplarLabels>>;
+/// The labels of an exemplar.
+pub type ExemplarLabels = Vec<(String, String)>;
+
+/// Such a histogram, empty.
+#[must_use]
+pub fn traced_latencies<L: Clone + Hash + Eq>() -> TracedLatencies<L> {
+    Family::new_with_constructor(|| HistogramWithExemplars::new(latency_buckets()))
+}
+
+/// The exemplar of what happened in `trace`, if somebody follows it.
+#[must_use]
+pub fn exemplar(trace: &trace::Context) -> Option<ExemplarLabels> {
+    let trace_id = trace.is_sampled().then(|| trace.trace_id()).flatten();
+    trace_id.map(|trace_id| vec![("trace_id".to_owned(), trace_id)])
 }
 
 /// One label of a metric: its name and its value, from a closed set.

@@ -7,7 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, registry::LookupSpan, reload, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, registry::LookupSpan, reload,
+    util::SubscriberInitExt,
 };
 
 use crate::tls::TlsError;
@@ -51,6 +52,12 @@ pub enum TelemetryError {
         level: String,
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
+    },
+    /// A word of the filter is no level. By itself it would name a crate, and silence all others.
+    #[error("log.level: expected error, warn, info, debug, trace, off or CRATE=LEVEL, found {word:?}")]
+    Level {
+        /// The word.
+        word: String,
     },
     /// Telemetry runs already.
     #[error("logs are being written already: {0}")]
@@ -108,6 +115,10 @@ impl LogLevel {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
+    let mut words = level.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[']));
+    if let Some(word) = words.find(|word| word.parse::<LevelFilter>().is_err()) {
+        return Err(TelemetryError::Level { word: word.to_owned() });
+    }
     // Decoders report damage as errors; their own log lines would only let an upload fill the log.
     EnvFilter::try_new(format!("symphonia=off,opentelemetry=warn,{level}"))
         .map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })
@@ -143,5 +154,22 @@ where
         lines.json().flatten_event(true).with_current_span(false).boxed()
     } else {
         lines.with_ansi(terminal).with_target(false).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_a_level_or_has_a_crate() {
+        for level in ["info", "off", "warn,chorale_gateway=debug", "WARN", "chorale_feature[call]=trace, info"] {
+            filter(level).unwrap();
+        }
+        for (level, word) in [("infoo", "infoo"), ("info,degub", "degub"), ("chorale_gateway", "chorale_gateway")] {
+            let error = filter(level).unwrap_err().to_string();
+            assert!(error.contains(&format!("{word:?}")) && error.contains("debug"), "{error}");
+        }
+        assert!(filter("loud=[").is_err());
     }
 }

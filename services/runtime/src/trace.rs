@@ -223,15 +223,27 @@ impl Context {
 
     /// A part of the span that is over: it took `duration`, until `ended`.
     pub fn record(&self, name: &'static str, ended: Instant, duration: Duration, attributes: &[(&'static str, f64)]) {
+        let attributes: Vec<_> = attributes.iter().map(|&(key, value)| KeyValue::new(key, value)).collect();
+        let _recorded = self.over(builder(name).with_attributes(attributes), ended, duration);
+    }
+
+    /// The same of what happened in `whole`, which may be in another trace: linked to that. Where the part is, for parts of it.
+    #[must_use]
+    pub fn record_of(&self, whole: &Span, name: &'static str, ended: Instant, duration: Duration) -> Self {
+        let links = vec![Link::new(whole.context().span_context(), Vec::new(), 0)];
+        self.over(builder(name).with_links(links), ended, duration)
+    }
+
+    fn over(&self, builder: SpanBuilder, ended: Instant, duration: Duration) -> Self {
         if !self.is_sampled() {
-            return;
+            return self.clone();
         }
         // Spans are told by the wall clock.
         let ended = SystemTime::now().checked_sub(ended.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         let began = ended.checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
-        let attributes: Vec<_> = attributes.iter().map(|&(key, value)| KeyValue::new(key, value)).collect();
-        let span = self.start(builder(name).with_start_time(began).with_attributes(attributes));
+        let span = self.start(builder.with_start_time(began));
         span.context.span().end_with_timestamp(ended);
+        span.context()
     }
 
     /// Where nobody follows the trace, nothing begins.

@@ -335,7 +335,14 @@ fn sound() -> Bytes {
 async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, Failure> {
     match timeout(PATIENCE, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(Failure::from_peer(&status, "the server")),
+        Ok(Err(status)) => {
+            let mut failure = Failure::from_peer(&status, "the server");
+            // A server of something else may say a code and nothing more.
+            if failure.message.is_empty() {
+                failure.message = status.code().to_string();
+            }
+            Err(failure)
+        }
         Err(_elapsed) => Err(Failure::new(Reason::DeadlineExceeded, format!("no answer within {PATIENCE:?}"))),
     }
 }
