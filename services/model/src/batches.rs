@@ -12,9 +12,10 @@ use crate::{
     heard::Heard,
 };
 
-/// The sizes on a GPU: a batch of another one is filled up by less than half of itself. The largest bounds memory.
-const SIZES: [usize; 11] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64];
-const LARGEST: usize = 64;
+/// The sizes on a GPU: a batch of another one is filled up by less than half of itself. The largest bounds memory, of which a
+/// chunk takes some 15 MB.
+const SIZES: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256];
+const LARGEST: usize = 256;
 
 /// The way of batches to a device.
 pub(crate) struct Batches {
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_batch_has_one_of_the_sizes_that_are_run_first() {
-        for most in [1, 7, 32, 64, 500] {
+        for most in [1, 7, 32, 256, 500] {
             let sizes = sizes_on_gpu(most);
             assert!((1..=most.min(LARGEST)).all(|chunks| sizes.contains(&size_on_gpu(chunks))), "{most}: {sizes:?}");
         }

@@ -84,10 +84,10 @@ fn calls() -> Option<BTreeMap<String, Vec<usize>>> {
 fn a_gpu_answers_as_the_processor_with_one_upload_and_one_wait_for_a_batch() {
     let small = ModelFolder::embedded_small().unwrap();
     let Some((gpu, processor)) = both(&small) else { return };
-    let some = chunks(66);
+    let some = chunks(258);
     let expected = answers(&processor, &some, true);
     // Full sizes, sizes that are filled up, and one that is two batches.
-    for count in [1, 2, 3, 5, 23, 66] {
+    for count in [1, 2, 3, 5, 23, 258] {
         assert_same(&answers(&gpu, &some[..count], true), &expected[..count]);
     }
     calls();

@@ -51,25 +51,25 @@ pub(crate) struct GpuArguments {
 
 /// What came out.
 #[derive(Serialize)]
-struct GpuResult {
+struct GpuResult<'a> {
     device: String,
     /// Multiplications with an addition that a chunk takes.
     chunk_operations: u64,
     /// The same in a second of large matrix products, in 32-bit floats: the roofline. The network meets each of its weights
     /// and inputs so often that memory is not what bounds it.
     peak_operations: f64,
-    batches: Vec<BatchResult>,
+    batches: Vec<BatchResult<'a>>,
     /// The smallest batch that gets nearly the most chunks through.
     saturated_by: usize,
 }
 
 #[derive(Serialize)]
-struct BatchResult {
+struct BatchResult<'a> {
     chunks: usize,
     chunks_per_second: f64,
     /// Of the roofline.
     share: f64,
-    row: RowResult,
+    row: &'a RowResult,
 }
 
 /// Measures, and prints.
@@ -93,28 +93,54 @@ pub(crate) fn run(arguments: &GpuArguments, files: &Files) -> anyhow::Result<()>
     };
     let chunk_operations = ModelFolder::open(Some(&setting.model))?.multiply_accumulates()?;
     let turn = Duration::from_millis(arguments.turn);
-    let peak_operations = peak(arguments, cores, turn)?;
-    anstream::println!(
-        "{}: {:.2} T multiplications with an addition a second in large products; a chunk takes {:.0} M",
-        arguments.device,
-        peak_operations / 1e12,
-        chunk_operations as f64 / 1e6
-    );
-    let mut batches = Vec::new();
+    let mut peak = Peak::start(arguments, cores, turn)?;
+    let mut rows = Vec::new();
     for &chunks in &arguments.batches {
-        let row = race::run(&row(arguments, &setting, chunks, cores), arguments.turns, turn)
+        peak.measure(arguments.turns)?;
+        let result = race_or_alone(row(arguments, &setting, chunks, cores), arguments.turns, turn)
             .with_context(|| format!("a batch of {chunks}"))?;
-        report::row(&row);
+        report::row(&result);
+        rows.push((chunks, result));
+        peak.measure(arguments.turns)?;
+        // After each, so that what ends a long run early does not lose it.
+        report::write(&result_of(arguments, chunk_operations, &peak, &rows)?, files.json.as_deref())?;
+    }
+    print(&result_of(arguments, chunk_operations, &peak, &rows)?);
+    Ok(())
+}
+
+/// Runs a row; without rivals, if one of them fails, which is told.
+fn race_or_alone(mut row: Row, turns: usize, turn: Duration) -> anyhow::Result<RowResult> {
+    let failed = match race::run(&row, turns, turn) {
+        Err(error) if !row.rivals.is_empty() => error,
+        result => return result,
+    };
+    anstream::println!("{}: without PyTorch, {failed:#}", row.name);
+    row.rivals.clear();
+    race::run(&row, turns, turn)
+}
+
+/// What has come out so far.
+fn result_of<'a>(
+    arguments: &GpuArguments,
+    chunk_operations: u64,
+    peak: &Peak,
+    rows: &'a [(usize, RowResult)],
+) -> anyhow::Result<GpuResult<'a>> {
+    let peak_operations = peak.operations();
+    let batch = |(chunks, row): &'a (usize, RowResult)| {
         let chunks_per_second = row.our_seconds.recip();
         let share = chunks_per_second * chunk_operations as f64 / peak_operations;
-        batches.push(BatchResult { chunks, chunks_per_second, share, row });
-    }
-    let rates: Vec<(usize, f64)> = batches.iter().map(|batch| (batch.chunks, batch.chunks_per_second)).collect();
-    let saturated_by = saturated_by(&rates).context("no size of a batch")?;
-    let device = arguments.device.to_string();
-    let result = GpuResult { device, chunk_operations, peak_operations, batches, saturated_by };
-    print(&result);
-    report::write(&result, files.json.as_deref())
+        BatchResult { chunks: *chunks, chunks_per_second, share, row }
+    };
+    let rates: Vec<(usize, f64)> = rows.iter().map(|(chunks, row)| (*chunks, row.our_seconds.recip())).collect();
+    Ok(GpuResult {
+        device: arguments.device.to_string(),
+        chunk_operations,
+        peak_operations,
+        batches: rows.iter().map(batch).collect(),
+        saturated_by: saturated_by(&rates).context("no size of a batch")?,
+    })
 }
 
 fn row(arguments: &GpuArguments, setting: &Setting, chunks: usize, cores: usize) -> Row {
@@ -136,17 +162,35 @@ fn row(arguments: &GpuArguments, setting: &Setting, chunks: usize, cores: usize)
     }
 }
 
-/// Multiplications with an addition in a second of large matrix products, in the best turn.
-fn peak(arguments: &GpuArguments, cores: usize, turn: Duration) -> anyhow::Result<f64> {
-    let rows = if arguments.device == DeviceSpec::Cpu { 1_024 } else { 8_192 };
-    let start = entries::ours(&[&"product", &rows.to_string(), &"--device", &arguments.device.to_string()]);
-    let mut contender = Contender::start(&start, cores)?;
-    let rounds = (turn.as_secs_f64() / contender.run(1)?).ceil().max(1.0) as u64;
-    let mut least = f64::INFINITY;
-    for _ in 0..arguments.turns {
-        least = least.min(contender.run(rounds)? / rounds as f64);
+/// Large matrix products on the device. They take turns with the rows, as whatever else the machine does slows both.
+struct Peak {
+    contender: Contender,
+    rows: u32,
+    rounds: u64,
+    /// Seconds of the quickest round.
+    least: f64,
+}
+
+impl Peak {
+    fn start(arguments: &GpuArguments, cores: usize, turn: Duration) -> anyhow::Result<Self> {
+        let rows: u32 = if arguments.device == DeviceSpec::Cpu { 1_024 } else { 8_192 };
+        let start = entries::ours(&[&"product", &rows.to_string(), &"--device", &arguments.device.to_string()]);
+        let mut contender = Contender::start(&start, cores)?;
+        let rounds = (turn.as_secs_f64() / contender.run(1)?).ceil().max(1.0) as u64;
+        Ok(Self { contender, rows, rounds, least: f64::INFINITY })
     }
-    Ok(PRODUCTS as f64 * f64::from(rows).powi(3) / least)
+
+    fn measure(&mut self, turns: usize) -> anyhow::Result<()> {
+        for _ in 0..turns {
+            self.least = self.least.min(self.contender.run(self.rounds)? / self.rounds as f64);
+        }
+        Ok(())
+    }
+
+    /// Multiplications with an addition in a second.
+    fn operations(&self) -> f64 {
+        PRODUCTS as f64 * f64::from(self.rows).powi(3) / self.least
+    }
 }
 
 /// The smallest batch whose rate is nearly the best, of sizes and rates.
@@ -155,7 +199,13 @@ fn saturated_by(rates: &[(usize, f64)]) -> Option<usize> {
     rates.iter().filter(|(_, rate)| *rate >= SATURATED * best).map(|(chunks, _)| *chunks).min()
 }
 
-fn print(result: &GpuResult) {
+fn print(result: &GpuResult<'_>) {
+    anstream::println!(
+        "\n{}: {:.2} T multiplications with an addition a second in large products; a chunk takes {:.0} M",
+        result.device,
+        result.peak_operations / 1e12,
+        result.chunk_operations as f64 / 1e6
+    );
     anstream::println!("\n| batch | chunks a second | of the roofline | PyTorch, eager | PyTorch, compiled |");
     anstream::println!("|---|---|---|---|---|");
     for BatchResult { chunks, chunks_per_second, share, row } in &result.batches {
