@@ -132,9 +132,38 @@ python3 -c 'import json, sys; print(json.dumps([r for p in sys.argv[1:] for r in
 node helm/check-custom-resources.mjs "$models" "$scratch/custom.json"
 echo "chart ok: custom resources"
 
+# says TEXT [helm values...]: the manifests have a line with this text. says_not TEXT [helm values...]: they have none.
+said=0
+wrong=0
+say() {
+    wanted=$1
+    text=$2
+    shift 2
+    if ! "$helm" template test "$chart" "$@" >"$scratch/output" 2>&1; then
+        printf 'refused: %s\n' "$*" >&2
+        cat "$scratch/output" >&2
+        wrong=$((wrong + 1))
+    elif grep --quiet --fixed-strings -- "$text" "$scratch/output"; then
+        [ "$wanted" = yes ] || { printf '"%s" is in: %s\n' "$text" "$*" >&2 && wrong=$((wrong + 1)); }
+    elif [ "$wanted" = yes ]; then
+        printf '"%s" is not in: %s\n' "$text" "$*" >&2
+        wrong=$((wrong + 1))
+    fi
+    said=$((said + 1))
+}
+says() { say yes "$@"; }
+says_not() { say no "$@"; }
+
+# Gateways may reach Redis where its URL says, or, if nobody here can read that, where the network policy says.
+says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://cache.example.net:6380
+says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://chorale@[2001:db8::7]:6380/1
+says "{port: 6379, protocol: TCP}" --set cache.redisUrl=redis://redis --set networkPolicy.redis.port=1
+says "{port: 6390, protocol: TCP}" --set cache.redisUrlSecret.name=redis --set networkPolicy.redis.port=6390
+[ "$wrong" -eq 0 ] || exit 1
+echo "chart ok: $said things that manifests say"
+
 # refuse MESSAGE [helm values...]: the values are refused, and the message says so.
 refused=0
-wrong=0
 refuse() {
     message=$1
     shift

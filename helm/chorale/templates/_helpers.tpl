@@ -129,6 +129,15 @@ redis://{{ include "chorale.fullname" . }}-redis:6379
 {{- end }}
 {{- end }}
 
+{{/* The port of an existing Redis: that of its URL, or, where the URL is a secret, that of the network policy. */}}
+{{- define "chorale.redisPort" -}}
+{{- if .Values.cache.redisUrl -}}
+{{ default "6379" (regexFind ":[0-9]+$" (urlParse .Values.cache.redisUrl).host | trimPrefix ":") }}
+{{- else -}}
+{{ .Values.networkPolicy.redis.port }}
+{{- end }}
+{{- end }}
+
 {{/* What `helm test` calls, or nothing where it has no means to. */}}
 {{- define "chorale.testEndpoint" -}}
 {{- $values := .Values -}}
