@@ -159,6 +159,12 @@ says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://cache.example.n
 says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://chorale@[2001:db8::7]:6380/1
 says "{port: 6379, protocol: TCP}" --set cache.redisUrl=redis://redis --set networkPolicy.redis.port=1
 says "{port: 6390, protocol: TCP}" --set cache.redisUrlSecret.name=redis --set networkPolicy.redis.port=6390
+# Alerts lead to the runbook, wherever it is.
+says "runbook_url: deploy/RUNBOOK.md#calls-fail" --set monitoring.prometheusRule.enabled=true
+says "runbook_url: https://wiki.example.org/runbook#calls-fail" --set monitoring.prometheusRule.enabled=true \
+    --set monitoring.prometheusRule.runbookUrl=https://wiki.example.org/runbook
+says_not "deploy/RUNBOOK.md#" --set monitoring.prometheusRule.enabled=true \
+    --set monitoring.prometheusRule.runbookUrl=https://wiki.example.org/runbook
 [ "$wrong" -eq 0 ] || exit 1
 echo "chart ok: $said things that manifests say"
 
@@ -191,6 +197,7 @@ refuse "invalid propertyName 'cpus'" --set feature.resources.requests.cpus=1
 refuse "/gateway/autoscaling/behavior/scaleUp/policies/0" --set "gateway.autoscaling.behavior.scaleUp.policies[0].type=Pods"
 refuse "/tracing/sampleRatio" --set tracing.sampleRatio=10
 refuse "/tracing/endpoint" --set tracing.endpoint=http://collector
+refuse "/monitoring/prometheusRule/runbookUrl" --set monitoring.prometheusRule.runbookUrl=deploy/RUNBOOK.md
 refuse "/networkPolicy/callers/0" --set "networkPolicy.callers[0].namespace=music"
 # What contradicts something else.
 keda="--set autoscaling.source=keda --set autoscaling.prometheus.serverAddress=http://prometheus:9090
