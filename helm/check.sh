@@ -159,6 +159,9 @@ says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://cache.example.n
 says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://chorale@[2001:db8::7]:6380/1
 says "{port: 6379, protocol: TCP}" --set cache.redisUrl=redis://redis --set networkPolicy.redis.port=1
 says "{port: 6390, protocol: TCP}" --set cache.redisUrlSecret.name=redis --set networkPolicy.redis.port=6390
+# The Open Inference Protocol is published as well.
+says "service: inference.GRPCInferenceService" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public"
+says "path: /inference.GRPCInferenceService" --set ingress.enabled=true
 # Alerts lead to the runbook, wherever it is.
 says "runbook_url: deploy/RUNBOOK.md#calls-fail" --set monitoring.prometheusRule.enabled=true
 says "runbook_url: https://wiki.example.org/runbook#calls-fail" --set monitoring.prometheusRule.enabled=true \

@@ -425,6 +425,8 @@ grpc:
 {{/* The gRPC services that are published. Takes whether reflection is. */}}
 {{- define "chorale.publicServices" -}}
 - chorale.v1.ClassifierService
+# The Open Inference Protocol.
+- inference.GRPCInferenceService
 {{- if . }}
 - grpc.health.v1.Health
 - grpc.reflection.v1.ServerReflection
