@@ -162,6 +162,10 @@ says "{port: 6390, protocol: TCP}" --set cache.redisUrlSecret.name=redis --set n
 # The Open Inference Protocol is published as well.
 says "service: inference.GRPCInferenceService" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public"
 says "path: /inference.GRPCInferenceService" --set ingress.enabled=true
+# With the page, gRPC-Web goes to its port.
+says "value: application/grpc-web.*" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public" \
+    --set gateway.page.enabled=true
+says_not "grpc-web" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public"
 # Alerts lead to the runbook, wherever it is.
 says "runbook_url: deploy/RUNBOOK.md#calls-fail" --set monitoring.prometheusRule.enabled=true
 says "runbook_url: https://wiki.example.org/runbook#calls-fail" --set monitoring.prometheusRule.enabled=true \
