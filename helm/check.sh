@@ -206,6 +206,21 @@ refuse "/tracing/sampleRatio" --set tracing.sampleRatio=10
 refuse "/tracing/endpoint" --set tracing.endpoint=http://collector
 refuse "/monitoring/prometheusRule/runbookUrl" --set monitoring.prometheusRule.runbookUrl=deploy/RUNBOOK.md
 refuse "/networkPolicy/callers/0" --set "networkPolicy.callers[0].namespace=music"
+# The words of Kubernetes that values hold.
+refuse "additional properties 'matchLabel' not allowed" --set "networkPolicy.callers[0].podSelector.matchLabel.app=player"
+refuse "/networkPolicy/monitoring/0/namespaceSelector/matchExpressions/0/operator" \
+    --set "networkPolicy.monitoring[0].namespaceSelector.matchExpressions[0].key=team" \
+    --set "networkPolicy.monitoring[0].namespaceSelector.matchExpressions[0].operator=Is"
+refuse "additional properties 'persistentVolumeClaims' not allowed" \
+    --set inference.modelsVolume.persistentVolumeClaims.claimName=models
+refuse "additional properties 'claimNam' not allowed" --set inference.modelsVolume.persistentVolumeClaim.claimNam=models
+refuse "/inference/modelsVolume" --set inference.modelsVolume.configMap.nam=serving
+refuse "additional properties 'requiredDuringSchedulingIgnoredDuringExecutio' not allowed" --set-json \
+    'inference.affinity.nodeAffinity={"requiredDuringSchedulingIgnoredDuringExecutio": {"nodeSelectorTerms": []}}'
+refuse "additional properties 'matchExpression' not allowed" --set-json 'feature.affinity.nodeAffinity=
+    {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpression": []}]}}'
+refuse "missing property 'topologyKey'" --set-json 'gateway.affinity.podAntiAffinity=
+    {"requiredDuringSchedulingIgnoredDuringExecution": [{"labelSelector": {"matchLabels": {"app": "loud"}}}]}'
 # What contradicts something else.
 keda="--set autoscaling.source=keda --set autoscaling.prometheus.serverAddress=http://prometheus:9090
     --set monitoring.prometheusRule.enabled=true"
