@@ -166,6 +166,12 @@ says "path: /inference.GRPCInferenceService" --set ingress.enabled=true
 says "value: application/grpc-web.*" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public" \
     --set gateway.page.enabled=true
 says_not "grpc-web" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public"
+# Ids are fixed, unless the cluster gives its own; nobody is root either way.
+says "runAsUser: 65532" --set redis.enabled=true
+for id in runAsUser runAsGroup fsGroup; do
+    says_not "$id" --set redis.enabled=true --set podSecurity.fixedIds=false
+done
+says "runAsNonRoot: true" --set podSecurity.fixedIds=false
 # Alerts lead to the runbook, wherever it is.
 says "runbook_url: deploy/RUNBOOK.md#calls-fail" --set monitoring.prometheusRule.enabled=true
 says "runbook_url: https://wiki.example.org/runbook#calls-fail" --set monitoring.prometheusRule.enabled=true \

@@ -85,9 +85,11 @@ labels:
 {{/* What every pod is allowed: the profile "restricted" of the pod security standards. */}}
 {{- define "chorale.podSecurityContext" -}}
 runAsNonRoot: true
+{{- if .Values.podSecurity.fixedIds }}
 runAsUser: 65532
 runAsGroup: 65532
 fsGroup: 65532
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
