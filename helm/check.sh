@@ -178,6 +178,8 @@ says "runbook_url: https://wiki.example.org/runbook#calls-fail" --set monitoring
     --set monitoring.prometheusRule.runbookUrl=https://wiki.example.org/runbook
 says_not "deploy/RUNBOOK.md#" --set monitoring.prometheusRule.enabled=true \
     --set monitoring.prometheusRule.runbookUrl=https://wiki.example.org/runbook
+# And page as late as is said.
+says "for: 17m" --set monitoring.prometheusRule.enabled=true --set monitoring.prometheusRule.inferenceAwayAfter=17m
 [ "$wrong" -eq 0 ] || exit 1
 echo "chart ok: $said things that manifests say"
 
