@@ -426,6 +426,34 @@ panel(
     "reqps", stacked=True, min=0, width=12,
 )
 
+row("Pods")
+# From kubelets (cAdvisor) and kube-state-metrics; empty outside Kubernetes. The chart calls containers after their roles, and
+# ends the names of Deployments with them.
+CONTAINERS = f'{CHOSEN}, pod=~".+-(gateway|feature|inference)-.+", container=~"gateway|feature|inference"'
+DEPLOYMENTS = f'{CHOSEN}, deployment=~".+-(gateway|feature|inference)"'
+panel(
+    "CPU, by pod",
+    "Cores in use. feature follows its load; an inference pod on CPUs takes what it requests when it is busy, a gateway little.",
+    {"{{pod}}": f"sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{{{CONTAINERS}}}[$__rate_interval]))"},
+    min=0,
+)
+panel(
+    "Memory, by pod",
+    "What counts against the limit. Constant after the first full load; a line that ends at its limit and starts anew was "
+    "killed for it.",
+    {"{{pod}}": f"sum by (namespace, pod) (container_memory_working_set_bytes{{{CONTAINERS}}})"},
+    "bytes", min=0,
+)
+panel(
+    "Replicas that are ready, and that are wanted",
+    "Equal, but for the minute or two that a new one takes. Wanted and never ready: kubectl describe pod.",
+    {
+        "{{deployment}}": f"sum by (namespace, deployment) (kube_deployment_status_replicas_available{{{DEPLOYMENTS}}})",
+        "{{deployment}}, wanted": f"sum by (namespace, deployment) (kube_deployment_spec_replicas{{{DEPLOYMENTS}}})",
+    },
+    min=0,
+)
+
 dashboard = {
     "uid": "chorale",
     "title": "Chorale",
