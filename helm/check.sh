@@ -245,6 +245,8 @@ refuse "set tls.mode=certManager" --set tls.issuerRef.name=chorale
 refuse "but tls.mode is none" --set tls.gateway.secretName=public
 # shellcheck disable=SC2086 # one word each
 refuse "a port without TLS" $certificates --set tls.gateway.enabled=false --set tls.gateway.secretName=public
+refuse "by app.kubernetes.io/name the chart finds its own pods" --set "gateway.podLabels.app\.kubernetes\.io/name=music"
+refuse "choose another label" --set "inference.podLabels.app\.kubernetes\.io/component=worker"
 refuse "raise the one or lower the other" --set feature.autoscaling.minReplicas=99
 refuse "set feature.resources.requests.cpu" --set feature.resources.requests.cpu=null
 refuse "says nothing of a GPU" --set inference.gpu.enabled=true
