@@ -156,7 +156,7 @@ says_not() { say no "$@"; }
 
 # Gateways may reach Redis where its URL says, or, if nobody here can read that, where the network policy says.
 says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://cache.example.net:6380
-says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://chorale@[2001:db8::7]:6380/1
+says "{port: 6380, protocol: TCP}" --set "cache.redisUrl=rediss://chorale@[2001:db8::7]:6380/1"
 says "{port: 6379, protocol: TCP}" --set cache.redisUrl=redis://redis --set networkPolicy.redis.port=1
 says "{port: 6390, protocol: TCP}" --set cache.redisUrlSecret.name=redis --set networkPolicy.redis.port=6390
 # The Open Inference Protocol is published as well.
@@ -221,8 +221,8 @@ refuse "/networkPolicy/monitoring/0/namespaceSelector/matchExpressions/0/operato
     --set "networkPolicy.monitoring[0].namespaceSelector.matchExpressions[0].operator=Is"
 refuse "additional properties 'persistentVolumeClaims' not allowed" \
     --set inference.modelsVolume.persistentVolumeClaims.claimName=models
-refuse "additional properties 'claimNam' not allowed" --set inference.modelsVolume.persistentVolumeClaim.claimNam=models
-refuse "/inference/modelsVolume" --set inference.modelsVolume.configMap.nam=serving
+refuse "additional properties 'claim' not allowed" --set inference.modelsVolume.persistentVolumeClaim.claim=models
+refuse "/inference/modelsVolume" --set inference.modelsVolume.configMap.named=serving
 refuse "additional properties 'requiredDuringSchedulingIgnoredDuringExecutio' not allowed" --set-json \
     'inference.affinity.nodeAffinity={"requiredDuringSchedulingIgnoredDuringExecutio": {"nodeSelectorTerms": []}}'
 refuse "additional properties 'matchExpression' not allowed" --set-json 'feature.affinity.nodeAffinity=

@@ -433,7 +433,8 @@ CONTAINERS = f'{CHOSEN}, pod=~".+-(gateway|feature|inference)-.+", container=~"g
 DEPLOYMENTS = f'{CHOSEN}, deployment=~".+-(gateway|feature|inference)"'
 panel(
     "CPU, by pod",
-    "Cores in use. feature follows its load; an inference pod on CPUs takes what it requests when it is busy, a gateway little.",
+    "Cores in use. feature follows its load, an inference pod on CPUs takes what it requests when it is busy, a gateway takes "
+    "little.",
     {"{{pod}}": f"sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{{{CONTAINERS}}}[$__rate_interval]))"},
     min=0,
 )
