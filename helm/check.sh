@@ -132,9 +132,59 @@ python3 -c 'import json, sys; print(json.dumps([r for p in sys.argv[1:] for r in
 node helm/check-custom-resources.mjs "$models" "$scratch/custom.json"
 echo "chart ok: custom resources"
 
+# says TEXT [helm values...]: the manifests have a line with this text. says_not TEXT [helm values...]: they have none.
+said=0
+wrong=0
+say() {
+    wanted=$1
+    text=$2
+    shift 2
+    if ! "$helm" template test "$chart" "$@" >"$scratch/output" 2>&1; then
+        printf 'refused: %s\n' "$*" >&2
+        cat "$scratch/output" >&2
+        wrong=$((wrong + 1))
+    elif grep --quiet --fixed-strings -- "$text" "$scratch/output"; then
+        [ "$wanted" = yes ] || { printf '"%s" is in: %s\n' "$text" "$*" >&2 && wrong=$((wrong + 1)); }
+    elif [ "$wanted" = yes ]; then
+        printf '"%s" is not in: %s\n' "$text" "$*" >&2
+        wrong=$((wrong + 1))
+    fi
+    said=$((said + 1))
+}
+says() { say yes "$@"; }
+says_not() { say no "$@"; }
+
+# Gateways may reach Redis where its URL says, or, if nobody here can read that, where the network policy says.
+says "{port: 6380, protocol: TCP}" --set cache.redisUrl=rediss://cache.example.net:6380
+says "{port: 6380, protocol: TCP}" --set "cache.redisUrl=rediss://chorale@[2001:db8::7]:6380/1"
+says "{port: 6379, protocol: TCP}" --set cache.redisUrl=redis://redis --set networkPolicy.redis.port=1
+says "{port: 6390, protocol: TCP}" --set cache.redisUrlSecret.name=redis --set networkPolicy.redis.port=6390
+# The Open Inference Protocol is published as well.
+says "service: inference.GRPCInferenceService" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public"
+says "path: /inference.GRPCInferenceService" --set ingress.enabled=true
+# With the page, gRPC-Web goes to its port.
+says "value: application/grpc-web.*" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public" \
+    --set gateway.page.enabled=true
+says_not "grpc-web" --set gatewayApi.enabled=true --set "gatewayApi.parentRefs[0].name=public"
+# Ids are fixed, unless the cluster gives its own; nobody is root either way.
+says "runAsUser: 65532" --set redis.enabled=true
+for id in runAsUser runAsGroup fsGroup; do
+    says_not "$id" --set redis.enabled=true --set podSecurity.fixedIds=false
+done
+says "runAsNonRoot: true" --set podSecurity.fixedIds=false
+# Alerts lead to the runbook, wherever it is.
+says "runbook_url: deploy/RUNBOOK.md#calls-fail" --set monitoring.prometheusRule.enabled=true
+says "runbook_url: https://wiki.example.org/runbook#calls-fail" --set monitoring.prometheusRule.enabled=true \
+    --set monitoring.prometheusRule.runbookUrl=https://wiki.example.org/runbook
+says_not "deploy/RUNBOOK.md#" --set monitoring.prometheusRule.enabled=true \
+    --set monitoring.prometheusRule.runbookUrl=https://wiki.example.org/runbook
+# And page as late as is said.
+says "for: 17m" --set monitoring.prometheusRule.enabled=true --set monitoring.prometheusRule.inferenceAwayAfter=17m
+[ "$wrong" -eq 0 ] || exit 1
+echo "chart ok: $said things that manifests say"
+
 # refuse MESSAGE [helm values...]: the values are refused, and the message says so.
 refused=0
-wrong=0
 refuse() {
     message=$1
     shift
@@ -162,7 +212,23 @@ refuse "invalid propertyName 'cpus'" --set feature.resources.requests.cpus=1
 refuse "/gateway/autoscaling/behavior/scaleUp/policies/0" --set "gateway.autoscaling.behavior.scaleUp.policies[0].type=Pods"
 refuse "/tracing/sampleRatio" --set tracing.sampleRatio=10
 refuse "/tracing/endpoint" --set tracing.endpoint=http://collector
+refuse "/monitoring/prometheusRule/runbookUrl" --set monitoring.prometheusRule.runbookUrl=deploy/RUNBOOK.md
 refuse "/networkPolicy/callers/0" --set "networkPolicy.callers[0].namespace=music"
+# The words of Kubernetes that values hold.
+refuse "additional properties 'matchLabel' not allowed" --set "networkPolicy.callers[0].podSelector.matchLabel.app=player"
+refuse "/networkPolicy/monitoring/0/namespaceSelector/matchExpressions/0/operator" \
+    --set "networkPolicy.monitoring[0].namespaceSelector.matchExpressions[0].key=team" \
+    --set "networkPolicy.monitoring[0].namespaceSelector.matchExpressions[0].operator=Is"
+refuse "additional properties 'persistentVolumeClaims' not allowed" \
+    --set inference.modelsVolume.persistentVolumeClaims.claimName=models
+refuse "additional properties 'claim' not allowed" --set inference.modelsVolume.persistentVolumeClaim.claim=models
+refuse "/inference/modelsVolume" --set inference.modelsVolume.configMap.named=serving
+refuse "additional properties 'requiredDuringSchedulingIgnoredDuringExecutio' not allowed" --set-json \
+    'inference.affinity.nodeAffinity={"requiredDuringSchedulingIgnoredDuringExecutio": {"nodeSelectorTerms": []}}'
+refuse "additional properties 'matchExpression' not allowed" --set-json 'feature.affinity.nodeAffinity=
+    {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpression": []}]}}'
+refuse "missing property 'topologyKey'" --set-json 'gateway.affinity.podAntiAffinity=
+    {"requiredDuringSchedulingIgnoredDuringExecution": [{"labelSelector": {"matchLabels": {"app": "loud"}}}]}'
 # What contradicts something else.
 keda="--set autoscaling.source=keda --set autoscaling.prometheus.serverAddress=http://prometheus:9090
     --set monitoring.prometheusRule.enabled=true"
@@ -179,6 +245,8 @@ refuse "set tls.mode=certManager" --set tls.issuerRef.name=chorale
 refuse "but tls.mode is none" --set tls.gateway.secretName=public
 # shellcheck disable=SC2086 # one word each
 refuse "a port without TLS" $certificates --set tls.gateway.enabled=false --set tls.gateway.secretName=public
+refuse "by app.kubernetes.io/name the chart finds its own pods" --set "gateway.podLabels.app\.kubernetes\.io/name=music"
+refuse "choose another label" --set "inference.podLabels.app\.kubernetes\.io/component=worker"
 refuse "raise the one or lower the other" --set feature.autoscaling.minReplicas=99
 refuse "set feature.resources.requests.cpu" --set feature.resources.requests.cpu=null
 refuse "says nothing of a GPU" --set inference.gpu.enabled=true

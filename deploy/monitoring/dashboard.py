@@ -68,6 +68,8 @@ def panel(title: str, description: str, queries: dict[str, str], unit: str = "sh
     targets = [
         {"refId": chr(ord("A") + index), "datasource": DATASOURCE, "expr": expression.strip(), "legendFormat": legend}
         | ({"format": "table", "instant": True} if kind == "table" else {})
+        # Dots that lead to traces, where the histogram has them.
+        | ({"exemplar": True} if "histogram_quantile(" in expression and unit == "s" else {})
         for index, (legend, expression) in enumerate(queries.items())
     ]
     panels.append(
@@ -267,29 +269,42 @@ panel(
     "Music heard",
     "Seconds of audio that are decoded in a second, over all replicas.",
     {"seconds a second": rate("chorale_feature_audio_seconds_total")},
-    min=0,
+    min=0, width=12,
 )
 panel(
     "Chunks, voiced and silent",
     "Silent ones do not go to inference. Many of them are a caller whose audio is empty.",
     {"{{kind}}": rate("chorale_feature_chunks_total", by="kind")},
-    "ops", stacked=True, min=0,
+    "ops", stacked=True, min=0, width=12,
 )
 panel(
     "Chunks sent again, by reason",
     "unavailable and lost are replicas that went away, overloaded ones that are full, lacking ones without the version. Normal "
     "during rollouts, switches and scaling only.",
     {"{{reason}}": rate("chorale_feature_dispatch_retries_total", by="reason")},
-    "ops", stacked=True, min=0,
+    "ops", stacked=True, min=0, width=12,
+)
+
+panel(
+    "Duration of analyses that were answered",
+    "A track's call to feature, with its upload and inference. Much longer than decoding and the waits together: slow uploads.",
+    quantiles("chorale_feature_call_seconds", 'rpc="Analyze", code="OK"'),
+    "s", logarithmic=True, width=12,
 )
 
 row("Inference")
 panel(
     "Wait for a device, p90",
-    "What inference scales on: below 30 ms is normal on CPUs, replicas are added from 100 ms. Bulk chunks may wait 2 s "
-    "longer.",
+    "What inference scales on: below 30 ms is normal on CPUs. Replicas are added from 0.2 s on CPUs, the line, and from 0.02 s "
+    "on GPUs. Bulk chunks may wait 2 s longer.",
     {"{{priority}}": quantile(0.9, "chorale_inference_queue_wait_seconds", by="priority")},
-    "s", min=0, steps=[(None, "green"), (0.1, "orange"), (1, "red")],
+    "s", min=0, steps=[(None, "green"), (0.2, "orange"), (1, "red")],
+)
+panel(
+    "Time from chunk to answer",
+    "The wait, the forward pass, and the way back: what a chunk costs its track. Of those that were classified.",
+    quantiles("chorale_inference_chunk_seconds", 'result="OK"'),
+    "s", logarithmic=True,
 )
 panel(
     "Devices that are busy, and that serve",
@@ -338,25 +353,25 @@ panel(
     "Chunks without an answer, by reason",
     "CANCELLED and DEADLINE_EXCEEDED are callers that left. OVERLOADED is a full queue; feature tries elsewhere.",
     {"{{result}}": rate("chorale_inference_chunks_total", 'result!="OK"', "result") + " > 0"},
-    "ops", stacked=True, min=0,
+    "ops", stacked=True, min=0, width=12,
 )
 panel(
     "Device memory",
     "GPUs only. Constant after the first full batch; steps are models that come and go.",
     {"{{pod}} {{instance}} {{device}}": total("chorale_inference_device_memory_bytes", "pod, instance, device")},
-    "bytes", min=0,
+    "bytes", min=0, width=12,
 )
 panel(
     "Models and their weights, by replicas",
     "Each version on all replicas, but during a switch. A weight of 0 answers only who names it.",
     {"": f"count by (name, version) (chorale_inference_model_info{{{CHOSEN}}})"},
-    kind="table",
+    kind="table", width=12,
 )
 panel(
     "Sets of models found, by what became of them",
     "refused is never normal: the log of that replica says why.",
     {"{{result}}": f"sum by (result) (increase(chorale_inference_model_loads_total{{{CHOSEN}}}[$__rate_interval]))"},
-    min=0,
+    min=0, width=12,
 )
 
 row("RPCs of every role")
@@ -409,6 +424,35 @@ panel(
     "Follows the weights of serving.toml. A canary that does not show here gets no tracks.",
     {"{{version}}": rate("chorale_gateway_model_verdicts_total", by="version")},
     "reqps", stacked=True, min=0, width=12,
+)
+
+row("Pods")
+# From kubelets (cAdvisor) and kube-state-metrics; empty outside Kubernetes. The chart calls containers after their roles, and
+# ends the names of Deployments with them.
+CONTAINERS = f'{CHOSEN}, pod=~".+-(gateway|feature|inference)-.+", container=~"gateway|feature|inference"'
+DEPLOYMENTS = f'{CHOSEN}, deployment=~".+-(gateway|feature|inference)"'
+panel(
+    "CPU, by pod",
+    "Cores in use. feature follows its load, an inference pod on CPUs takes what it requests when it is busy, a gateway takes "
+    "little.",
+    {"{{pod}}": f"sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{{{CONTAINERS}}}[$__rate_interval]))"},
+    min=0,
+)
+panel(
+    "Memory, by pod",
+    "What counts against the limit. Constant after the first full load; a line that ends at its limit and starts anew was "
+    "killed for it.",
+    {"{{pod}}": f"sum by (namespace, pod) (container_memory_working_set_bytes{{{CONTAINERS}}})"},
+    "bytes", min=0,
+)
+panel(
+    "Replicas that are ready, and that are wanted",
+    "Equal, but for the minute or two that a new one takes. Wanted and never ready: kubectl describe pod.",
+    {
+        "{{deployment}}": f"sum by (namespace, deployment) (kube_deployment_status_replicas_available{{{DEPLOYMENTS}}})",
+        "{{deployment}}, wanted": f"sum by (namespace, deployment) (kube_deployment_spec_replicas{{{DEPLOYMENTS}}})",
+    },
+    min=0,
 )
 
 dashboard = {

@@ -85,9 +85,11 @@ labels:
 {{/* What every pod is allowed: the profile "restricted" of the pod security standards. */}}
 {{- define "chorale.podSecurityContext" -}}
 runAsNonRoot: true
+{{- if .Values.podSecurity.fixedIds }}
 runAsUser: 65532
 runAsGroup: 65532
 fsGroup: 65532
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
@@ -126,6 +128,15 @@ capabilities:
 redis://{{ include "chorale.fullname" . }}-redis:6379
 {{- else -}}
 {{ .Values.cache.redisUrl }}
+{{- end }}
+{{- end }}
+
+{{/* The port of an existing Redis: that of its URL, or, where the URL is a secret, that of the network policy. */}}
+{{- define "chorale.redisPort" -}}
+{{- if .Values.cache.redisUrl -}}
+{{ default "6379" (regexFind ":[0-9]+$" (urlParse .Values.cache.redisUrl).host | trimPrefix ":") }}
+{{- else -}}
+{{ .Values.networkPolicy.redis.port }}
 {{- end }}
 {{- end }}
 
@@ -416,6 +427,8 @@ grpc:
 {{/* The gRPC services that are published. Takes whether reflection is. */}}
 {{- define "chorale.publicServices" -}}
 - chorale.v1.ClassifierService
+# The Open Inference Protocol.
+- inference.GRPCInferenceService
 {{- if . }}
 - grpc.health.v1.Health
 - grpc.reflection.v1.ServerReflection
