@@ -224,7 +224,7 @@ panel(
 panel(
     "Builds",
     "Replicas by version of Chorale. More than one line is a rollout.",
-    {"{{version}}": f"count by (version) (chorale_build_info{{{CHOSEN}}})"},
+    {"{{version}} {{revision}}": f"count by (version, revision) (chorale_build_info{{{CHOSEN}}})"},
     min=0,
 )
 
@@ -395,7 +395,7 @@ panel(
 panel(
     "Duration of RPCs, p99",
     "Streams until their end: an upload lasts as long as its caller takes. What describes or probes takes milliseconds.",
-    {f"{role} {{{{rpc}}}}": quantile(0.99, f"chorale_{role}_rpc_seconds", by="rpc") for role in ROLES},
+    {f"{role} {{{{rpc}}}}": quantile(0.99, f"chorale_{role}_rpc_seconds", by="rpc") + " >= 0" for role in ROLES},
     "s", logarithmic=True,
 )
 

@@ -90,6 +90,8 @@ async fn every_rpc_of_every_role_is_counted_by_its_code() {
     for zero in [
         "chorale_gateway_limits_hit_total{limit=\"max_streams_per_caller\"} 0",
         "chorale_gateway_cache_lookups_total{backend=\"memory\",result=\"corrupt\"} 0",
+        "chorale_gateway_chunk_votes_total{genre=\"metal\"} 0",
+        "chorale_gateway_chunk_votes_total{genre=\"unknown\"} 0",
         "chorale_feature_decode_errors_total{codec=\"unknown\",kind=\"INTERNAL\"} 0",
     ] {
         assert!(metrics.lines().any(|line| line == zero), "{zero} is not in\n{metrics}");

@@ -94,6 +94,16 @@ async fn one_trace_goes_from_the_upload_to_the_verdict() {
     let batches = spans.iter().filter(|span| span.name == "batch");
     assert_eq!(batches.map(|batch| batch.links.len()).sum::<usize>(), chunks);
 
+    // Audio that cannot be decoded is told where it failed, in a trace of its own.
+    let unreadable = "1af7651916cd43dd8448eb211c80319c";
+    let mut broken = request_in(unreadable, 1, "01");
+    broken.get_mut().audio = vec![7; 4_096].into();
+    client.classify(broken).await.unwrap_err();
+    until("the failure has come", PATIENCE, async || {
+        collector.spans().iter().any(|span| span.trace_id == unreadable && span.name == "decode").then_some(())
+    })
+    .await;
+
     // The logs of who was asked name the trace, and the request as the answer does.
     for server in [&gateway, &feature] {
         let line = until("the call is logged", PATIENCE, async || {

@@ -275,7 +275,12 @@ impl Track<'_> {
 
         // To drop these is to abort: the decoder's thread ends when the upload or the events' receiver is gone.
         let upload = self.receive_audio(first, requests, audio);
-        let decoding = decoding.unwrap_or_else(|_| Err(DecodeFailure::Panic)).map_err(|failure| self.explain(failure));
+        let decoding = decoding
+            .unwrap_or_else(|_| Err(DecodeFailure::Panic))
+            .map_err(|failure| self.explain(failure))
+            .inspect_err(|failure| {
+                self.trace.record_failure("decode", Instant::now().into_std(), began.elapsed(), failure.to_string());
+            });
         let results = self.send_results(known, &options);
         let decoding = decoding.inspect_ok(|summary| self.trace_analysis(summary, began.elapsed()));
         let ((), summary, ()) = future::try_join3(upload, decoding, results).await?;

@@ -23,6 +23,8 @@ const MAX_ATTEMPTS: u32 = 3;
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pieces of audio that wait for the replica. With the pieces' size, this bounds the memory of a stream.
 const QUEUED_PIECES: usize = 4;
+/// How long the end of a call that has said everything may take.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A call that a replica admitted. Dropping it cancels the call.
 #[derive(Debug)]
@@ -103,6 +105,14 @@ impl Analysis {
             replica.failed();
         }
         Err(failure)
+    }
+
+    /// Lets the call end by itself, as it has said everything: dropped, it would count as one that was given up.
+    pub(crate) fn end(mut self) {
+        self.requests = None;
+        tokio::spawn(timeout(END_TIMEOUT, async move {
+            let _end = self.responses.message().await;
+        }));
     }
 
     /// Reads a status that ended the call, and says so to the balancer if the replica broke off.

@@ -294,6 +294,7 @@ impl<'a> Classification<'a> {
                 analysis.requests = None;
             }
             if let Some(summary) = summary.take_if(|_| !uploading) {
+                analysis.end();
                 return Ok(Outcome::Heard(Box::new(summary), role));
             }
             let caller_is_behind = uploading && unsent.is_empty();

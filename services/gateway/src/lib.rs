@@ -81,7 +81,7 @@ pub async fn start(config: GatewayConfig, process: &Process) -> Result<RunningRo
     let known = replicas.clone();
     process.views.show("gateway.replicas", move || known.describe());
     process.readiness.set(service_names::CLASSIFIER, false);
-    let (models, learning) = LatestModels::learn(replicas.clone(), process.readiness.clone());
+    let (models, learning) = LatestModels::learn(replicas.clone(), process.readiness.clone(), metrics.clone());
     tokio::spawn(drain.clone().run_until_cancelled_owned(learning));
 
     let idle_timeout = limits.idle_timeout;

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use chorale_model::labels::UNKNOWN;
 use chorale_proto::v1::ChunkVote;
 use chorale_runtime::{
     failure::{Failure, Reason},
@@ -167,6 +168,14 @@ impl GatewayMetrics {
     pub(crate) fn count_limit(&self, failure: &Failure) {
         if let Some(limit) = failure.metadata.get("limit") {
             self.limits_hit.get_or_create(&LimitLabels { limit: limit.clone() }).inc();
+        }
+    }
+
+    /// Chunks may vote for each of these genres from now on: none has yet is 0. What is born later is missing from averages of
+    /// the days before, which drift is measured against.
+    pub(crate) fn expect_votes<'a>(&self, genres: impl Iterator<Item = &'a str>) {
+        for genre in genres.chain([SILENT, UNKNOWN]) {
+            drop(self.chunk_votes.get_or_create(&GenreLabels { genre: genre.to_owned() }));
         }
     }
 

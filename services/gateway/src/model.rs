@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{analysis::feature_failure, share};
+use crate::{analysis::feature_failure, metrics::GatewayMetrics, share};
 
 /// How often the models are asked for once they are known, and until then.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
@@ -95,6 +95,11 @@ impl KnownModels {
         Failure::new(Reason::ModelUnknown, message).with("model_version", version)
     }
 
+    /// What any of them may say.
+    fn labels(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().flat_map(|(model, _)| model.labels.iter().map(String::as_str))
+    }
+
     /// What is served, for people.
     pub(crate) fn summary(&self) -> String {
         let say = |(model, weight): &(Arc<KnownModel>, u32)| format!("{} with weight {weight}", model.version());
@@ -127,11 +132,15 @@ pub(crate) struct LatestModels {
 
 impl LatestModels {
     /// Models that are not known yet, and the task that learns them and says when the gateway is `readiness`.
-    pub(crate) fn learn(replicas: Replicas, readiness: Readiness) -> (Self, impl Future<Output = ()>) {
+    pub(crate) fn learn(
+        replicas: Replicas,
+        readiness: Readiness,
+        metrics: GatewayMetrics,
+    ) -> (Self, impl Future<Output = ()>) {
         let unknown = Failure::new(Reason::DependencyUnavailable, "the feature service was not reached yet");
         let (sender, state) = watch::channel(Err(unknown));
         let refresh = Arc::new(Notify::new());
-        let task = keep_learning(replicas, readiness, sender, Arc::clone(&refresh));
+        let task = keep_learning(replicas, readiness, metrics, sender, Arc::clone(&refresh));
         (Self { state, refresh }, task)
     }
 
@@ -146,7 +155,13 @@ impl LatestModels {
     }
 }
 
-async fn keep_learning(replicas: Replicas, readiness: Readiness, state: watch::Sender<Known>, refresh: Arc<Notify>) {
+async fn keep_learning(
+    replicas: Replicas,
+    readiness: Readiness,
+    metrics: GatewayMetrics,
+    state: watch::Sender<Known>,
+    refresh: Arc<Notify>,
+) {
     let mut ready = false;
     let mut heard_at = Instant::now();
     loop {
@@ -157,8 +172,9 @@ async fn keep_learning(replicas: Replicas, readiness: Readiness, state: watch::S
             Err(_) => ready && heard_at.elapsed() <= LOST_AFTER,
         };
         let pause = if described.is_ok() { REFRESH_INTERVAL } else { RETRY_INTERVAL };
-        if described.is_ok() {
+        if let Ok(models) = &described {
             heard_at = Instant::now();
+            metrics.expect_votes(models.labels());
         }
         state.send_if_modified(|state| learn(state, described));
         // Only a change is reported, so that a gateway that withdrew its readiness to drain stays withdrawn.

@@ -19,7 +19,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::{
     Resource,
     propagation::TraceContextPropagator,
-    trace::{Sampler, SdkTracerProvider},
+    trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider},
 };
 use serde::{Deserialize, Serialize};
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
@@ -30,6 +30,8 @@ use crate::{connector::Connector, replicas::Target, telemetry::TelemetryError, t
 const SCOPE: &str = "chorale";
 /// How long the last spans may take to get to the collector when a process ends, and how long any export may.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Spans that wait to be exported; further ones are lost. A long track has a thousand at once, and the default is 2,048.
+const MAX_QUEUED_SPANS: usize = 16_384;
 /// Links of a span: as many as the largest batch has chunks. OpenTelemetry's default is 128.
 const MAX_LINKS: u32 = 1_024;
 const TRACEPARENT: &str = "traceparent";
@@ -80,7 +82,11 @@ impl Exporter {
             .with_attribute(KeyValue::new("service.instance.id", format!("{:032x}", rand::random::<u128>())))
             .build();
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
+            .with_span_processor(
+                BatchSpanProcessor::builder(exporter)
+                    .with_batch_config(BatchConfigBuilder::default().with_max_queue_size(MAX_QUEUED_SPANS).build())
+                    .build(),
+            )
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio))))
             .with_max_links_per_span(MAX_LINKS)
             .with_resource(resource)
@@ -224,17 +230,28 @@ impl Context {
     /// A part of the span that is over: it took `duration`, until `ended`.
     pub fn record(&self, name: &'static str, ended: Instant, duration: Duration, attributes: &[(&'static str, f64)]) {
         let attributes: Vec<_> = attributes.iter().map(|&(key, value)| KeyValue::new(key, value)).collect();
-        let _recorded = self.over(builder(name).with_attributes(attributes), ended, duration);
+        let _recorded = self.over(builder(name).with_attributes(attributes), Status::Unset, ended, duration);
+    }
+
+    /// The same of a part that failed, and why.
+    pub fn record_failure(
+        &self,
+        name: &'static str,
+        ended: Instant,
+        duration: Duration,
+        why: impl Into<Cow<'static, str>>,
+    ) {
+        let _recorded = self.over(builder(name), Status::error(why), ended, duration);
     }
 
     /// The same of what happened in `whole`, which may be in another trace: linked to that. Where the part is, for parts of it.
     #[must_use]
     pub fn record_of(&self, whole: &Span, name: &'static str, ended: Instant, duration: Duration) -> Self {
         let links = vec![Link::new(whole.context().span_context(), Vec::new(), 0)];
-        self.over(builder(name).with_links(links), ended, duration)
+        self.over(builder(name).with_links(links), Status::Unset, ended, duration)
     }
 
-    fn over(&self, builder: SpanBuilder, ended: Instant, duration: Duration) -> Self {
+    fn over(&self, builder: SpanBuilder, status: Status, ended: Instant, duration: Duration) -> Self {
         if !self.is_sampled() {
             return self.clone();
         }
@@ -242,6 +259,7 @@ impl Context {
         let ended = SystemTime::now().checked_sub(ended.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         let began = ended.checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
         let span = self.start(builder.with_start_time(began));
+        span.context.span().set_status(status);
         span.context.span().end_with_timestamp(ended);
         span.context()
     }
