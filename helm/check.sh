@@ -280,6 +280,8 @@ if [ -x "$binary" ]; then
     "$validate/bin/python" helm/try-roles.py "$binary" "$chart/files/track.mp3" \
         "$rendered/cpu.yaml" "$rendered/tls-cert-manager.yaml" "$rendered/keda-zero-tls.yaml" "$rendered/monitoring.yaml"
     echo "chart ok: roles"
+    "$validate/bin/python" helm/try-install.py "$helm" "$binary"
+    echo "chart ok: installed as its README says"
 else
     echo "chart: roles not tried, as $binary is not there"
 fi
