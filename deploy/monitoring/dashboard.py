@@ -295,7 +295,7 @@ panel(
 row("Inference")
 panel(
     "Wait for a device, p90",
-    "What inference scales on: below 30 ms is normal on CPUs. Replicas are added from 0.2 s on CPUs, the line, and from 0.02 s "
+    "What inference scales on: below 30 ms is normal on CPUs. Replicas are added from 0.2 s on CPUs, the line, and from 0.01 s "
     "on GPUs. Bulk chunks may wait 2 s longer.",
     {"{{priority}}": quantile(0.9, "chorale_inference_queue_wait_seconds", by="priority")},
     "s", min=0, steps=[(None, "green"), (0.2, "orange"), (1, "red")],
