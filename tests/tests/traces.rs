@@ -113,11 +113,10 @@ async fn one_trace_goes_from_the_upload_to_the_verdict() {
         assert!(line.contains(&request_id), "{line}");
     }
     let exemplar = format!("# {{trace_id=\"{TRACE}\"}}");
-    for server in [&gateway, &feature] {
+    for server in [&gateway, &feature, &inference] {
         let metrics = server.metrics();
         assert!(metrics.contains(&exemplar), "{metrics}");
     }
-    drop(inference);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,9 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 use chorale_model::DeviceSpec;
 use chorale_runtime::{
     failure::Reason,
-    metrics::{Label, RegistryExt},
+    metrics::{Label, RegistryExt, TracedHistogram, TracedLatencies, exemplar},
     overload::Urgency,
+    trace::Context,
 };
 use prometheus_client::{
     metrics::{
@@ -53,12 +54,12 @@ impl Load {
 #[derive(Debug)]
 pub(crate) struct InferenceMetrics {
     chunks: Family<Label, Counter>,
-    chunk_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    chunk_seconds: TracedLatencies<Label>,
     batches: Family<Label, Counter>,
     batch_size: Histogram,
     queue_depth: Gauge,
     queue_limit: Gauge,
-    queue_wait: Family<Label, Histogram, fn() -> Histogram>,
+    queue_wait: TracedLatencies<Label>,
     forward: Histogram,
     forward_failures: Family<ByDevice, Counter>,
     device_busy: Family<ByDevice, Counter<f64, AtomicU64>>,
@@ -80,7 +81,7 @@ impl InferenceMetrics {
             chunk_seconds: registry.add(
                 "chunk_seconds",
                 "From a chunk's receipt to its answer, by OK or the reason why there is none",
-                Family::new_with_constructor(device_histogram),
+                Family::new_with_constructor(|| TracedHistogram::new(device_buckets())),
             ),
             batches: registry.add(
                 "batches",
@@ -102,12 +103,12 @@ impl InferenceMetrics {
             queue_wait: registry.add(
                 "queue_wait_seconds",
                 "From a chunk's receipt to the start of its batch's forward pass, by priority",
-                Family::new_with_constructor(device_histogram),
+                Family::new_with_constructor(|| TracedHistogram::new(device_buckets())),
             ),
             forward: registry.add(
                 "forward_seconds",
                 "One forward pass over a batch, both copies between host and device included",
-                device_histogram(),
+                Histogram::new(device_buckets()),
             ),
             forward_failures: registry.add(
                 "forward_failures",
@@ -157,11 +158,11 @@ impl InferenceMetrics {
         metrics
     }
 
-    /// One chunk got its answer `after` its receipt, or never will.
-    pub(crate) fn chunk(&self, failure: Option<Reason>, after: Duration) {
+    /// One chunk of `trace` got its answer `after` its receipt, or never will.
+    pub(crate) fn chunk(&self, failure: Option<Reason>, after: Duration, trace: &Context) {
         let labels = [("result", failure.map_or(CLASSIFIED, Reason::name))];
         self.chunks.get_or_create(&labels).inc();
-        self.chunk_seconds.get_or_create(&labels).observe(after.as_secs_f64());
+        self.chunk_seconds.get_or_create(&labels).observe(after.as_secs_f64(), exemplar(trace), None);
     }
 
     /// A batch left the queue.
@@ -180,9 +181,10 @@ impl InferenceMetrics {
         self.queue_limit.set(i64::try_from(chunks).unwrap_or(i64::MAX));
     }
 
-    /// A chunk's wait ended, as its batch starts.
-    pub(crate) fn queue_wait(&self, urgency: Urgency, wait: Duration) {
-        self.queue_wait.get_or_create(&[("priority", urgency.name())]).observe(wait.as_secs_f64());
+    /// The wait of a chunk of `trace` ended, as its batch starts.
+    pub(crate) fn queue_wait(&self, urgency: Urgency, wait: Duration, trace: &Context) {
+        let labels = [("priority", urgency.name())];
+        self.queue_wait.get_or_create(&labels).observe(wait.as_secs_f64(), exemplar(trace), None);
     }
 
     /// A forward pass ended, well or not.
@@ -229,8 +231,8 @@ fn by_device(device: DeviceSpec) -> ByDevice {
 }
 
 /// Upper bounds from 0.1 ms to 13 s: a GPU's batch takes a fraction of a millisecond, a CPU's full one a second.
-fn device_histogram() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_1, 2.0, 18))
+fn device_buckets() -> impl Iterator<Item = f64> {
+    exponential_buckets(0.000_1, 2.0, 18)
 }
 
 #[cfg(test)]
@@ -247,10 +249,10 @@ mod tests {
         let text = process.encode();
         assert!(text.contains("chorale_inference_chunks_total{result=\"OVERLOADED\"} 0"), "{text}");
 
-        metrics.chunk(None, Duration::from_millis(3));
-        metrics.chunk(Some(Reason::Overloaded), Duration::ZERO);
+        metrics.chunk(None, Duration::from_millis(3), &Context::default());
+        metrics.chunk(Some(Reason::Overloaded), Duration::ZERO, &Context::default());
         metrics.batch(Release::Full, 32);
-        metrics.queue_wait(Urgency::Bulk, Duration::from_millis(3));
+        metrics.queue_wait(Urgency::Bulk, Duration::from_millis(3), &Context::default());
         metrics.forward(DeviceSpec::Cpu, Duration::from_millis(1_500), true);
         metrics.queue_depth(7);
         metrics.queue_limit(9);

@@ -144,12 +144,12 @@ where
         }
         self.summary.chunks += 1;
         let timeout = (timeout_millis > 0).then(|| Duration::from_millis(timeout_millis.into()));
-        let reply = Reply::new(tag, self.answer_sender.clone(), Arc::clone(&self.metrics));
+        let reply = Reply::new(tag, self.answer_sender.clone(), Arc::clone(&self.metrics))
+            .traced(trace::Context::of_traceparent(&traceparent));
         match self.model_for(&feature_id, mel.len(), &model_version) {
             Ok(model) => {
                 let chunk = WaitingChunk::new(mel, model, urgency, received, timeout, reply);
-                let trace = trace::Context::of_traceparent(&traceparent);
-                self.intake.submit(chunk.traced(trace).with_embedding(want_embedding));
+                self.intake.submit(chunk.with_embedding(want_embedding));
             }
             Err(failure) => reply.send(Err(failure)),
         }

@@ -33,7 +33,6 @@ pub(crate) struct WaitingChunk {
     urgency: Urgency,
     received: Instant,
     deadline: Option<Instant>,
-    trace: trace::Context,
     wants_embedding: bool,
     reply: Reply,
 }
@@ -50,13 +49,7 @@ impl WaitingChunk {
     ) -> Self {
         // A timeout beyond what the clock can hold is no timeout.
         let deadline = timeout.and_then(|timeout| received.checked_add(timeout));
-        let (trace, wants_embedding) = (trace::Context::default(), false);
-        Self { mel, model, urgency, received, deadline, trace, wants_embedding, reply }
-    }
-
-    /// The same, as a part of a span.
-    pub(crate) fn traced(self, trace: trace::Context) -> Self {
-        Self { trace, ..self }
+        Self { mel, model, urgency, received, deadline, wants_embedding: false, reply }
     }
 
     /// The same, answered with an embedding too, if `wanted`.
@@ -71,7 +64,7 @@ impl WaitingChunk {
 
     /// The span that it is a part of.
     pub(crate) fn trace(&self) -> &trace::Context {
-        &self.trace
+        &self.reply.trace
     }
 
     /// Whether somebody waits for its track.
@@ -116,6 +109,7 @@ impl WaitingChunk {
 pub(crate) struct Reply {
     tag: u64,
     since: Instant,
+    trace: trace::Context,
     /// Unbounded, as a worker must not wait for a slow caller; the stream's limit of chunks in flight bounds it.
     stream: Option<UnboundedSender<Answer>>,
     metrics: Arc<InferenceMetrics>,
@@ -124,7 +118,13 @@ pub(crate) struct Reply {
 impl Reply {
     /// A way back to `stream`, for the request with `tag`.
     pub(crate) fn new(tag: u64, stream: UnboundedSender<Answer>, metrics: Arc<InferenceMetrics>) -> Self {
-        Self { tag, since: Instant::now(), stream: Some(stream), metrics }
+        Self { tag, since: Instant::now(), trace: trace::Context::default(), stream: Some(stream), metrics }
+    }
+
+    /// The same, to a part of a span.
+    pub(crate) fn traced(mut self, trace: trace::Context) -> Self {
+        self.trace = trace;
+        self
     }
 
     fn is_abandoned(&self) -> bool {
@@ -141,7 +141,7 @@ impl Reply {
         let failure = result.as_ref().err().map(|failure| failure.reason);
         // Counted first: who has the answer finds it in the metrics.
         let failure = if stream.is_closed() { Some(Reason::Cancelled) } else { failure };
-        self.metrics.chunk(failure, self.since.elapsed());
+        self.metrics.chunk(failure, self.since.elapsed(), &self.trace);
         // A failed send means that the caller went away.
         let _ = stream.send(Answer { tag: self.tag, result });
     }

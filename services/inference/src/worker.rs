@@ -146,7 +146,7 @@ impl Worker {
         let started = Instant::now();
         for chunk in &chunks {
             let wait = started.saturating_duration_since(chunk.received());
-            self.context.metrics.queue_wait(chunk.urgency(), wait);
+            self.context.metrics.queue_wait(chunk.urgency(), wait, chunk.trace());
             chunk.trace().record("queue", started, wait, &[]);
         }
         let batch = trace_batch(&chunks, self.device);

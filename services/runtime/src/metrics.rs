@@ -64,16 +64,17 @@ impl Default for Metrics {
     }
 }
 
-/// A histogram of latencies for every set of labels, whose exemplars name a trace that somebody follows.
-pub type TracedLatencies<L> =
-    Family<L, HistogramWithExemplars<ExemplarLabels>, fn() -> HistogramWithExemplars<ExemplarLabels>>;
+/// A histogram of latencies for every set of labels.
+pub type TracedLatencies<L> = Family<L, TracedHistogram, fn() -> TracedHistogram>;
+/// A histogram whose exemplars name a trace that somebody follows.
+pub type TracedHistogram = HistogramWithExemplars<ExemplarLabels>;
 /// The labels of an exemplar.
 pub type ExemplarLabels = Vec<(String, String)>;
 
 /// Such a histogram, empty.
 #[must_use]
 pub fn traced_latencies<L: Clone + Hash + Eq>() -> TracedLatencies<L> {
-    Family::new_with_constructor(|| HistogramWithExemplars::new(latency_buckets()))
+    Family::new_with_constructor(|| TracedHistogram::new(latency_buckets()))
 }
 
 /// The exemplar of what happened in `trace`, if somebody follows it.
