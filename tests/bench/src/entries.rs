@@ -33,7 +33,7 @@ pub(crate) fn all(setting: &Setting) -> Vec<Row> {
     let audio = setting.audio.as_os_str();
     let (samples, chunks, model) = (setting.samples(), setting.chunks(), setting.model.as_os_str());
     let python = |script: &str, words: &[&dyn AsRef<OsStr>]| python(setting, script, words);
-    let rival = |name, start, goal, tolerance| Rival { name, start, goal, tolerance };
+    let rival = |name, start, goal, tolerance| Rival { name, start, goal, tolerance, may_be_away: false };
 
     let mut rows = vec![
         Row {

@@ -39,27 +39,34 @@ impl RivalResult {
 }
 
 /// Runs a row: `turns` turns of each contender, of at least `turn`.
+///
+/// # Errors
+/// If a contender fails, but for a rival that may be away and does not start, or answers otherwise than we.
 pub(crate) fn run(row: &Row, turns: usize, turn: Duration) -> anyhow::Result<RowResult> {
     let mut ours = Racer::start(&row.ours, row.cores, turn)?;
     let mut rivals = Vec::new();
-    let mut differences = Vec::new();
     for rival in &row.rivals {
-        let racer = Racer::start(&rival.start, row.cores, turn)?;
+        let racer = match Racer::start(&rival.start, row.cores, turn) {
+            Err(error) if rival.may_be_away => {
+                anstream::println!("{}: without {}, {error:#}", row.name, rival.name);
+                continue;
+            }
+            started => started?,
+        };
         let difference = rival.tolerance.map(|_| distance(&ours.contender, &racer.contender));
         if let (Some(found), Some(tolerance)) = (difference, rival.tolerance) {
             anyhow::ensure!(found <= tolerance, "{} answers otherwise: {found} apart, {tolerance} allowed", rival.name);
         }
-        differences.push(difference);
-        rivals.push(racer);
+        rivals.push((rival, racer, difference));
     }
     for _ in 0..turns {
         ours.take_turn()?;
-        for rival in &mut rivals {
-            rival.take_turn()?;
+        for (_, racer, _) in &mut rivals {
+            racer.take_turn()?;
         }
     }
     let unit = row.unit.1;
-    let results = (row.rivals.iter().zip(rivals).zip(differences)).map(|((rival, racer), difference)| {
+    let results = rivals.into_iter().map(|(rival, racer, difference)| {
         let ratios = racer.seconds.iter().zip(&ours.seconds).map(|(theirs, ours)| theirs / ours);
         let ratio = quartiles(ratios.collect());
         RivalResult {

@@ -49,6 +49,8 @@ pub(crate) struct Rival {
     pub(crate) goal: f64,
     /// How far its answer may be from ours, at most: on average over the values. Not compared without it.
     pub(crate) tolerance: Option<f64>,
+    /// Whether the row goes on without it if it does not start.
+    pub(crate) may_be_away: bool,
 }
 
 impl Rival {
