@@ -37,7 +37,7 @@ static void give_up(const char *what, const char *name) {
 
 enum { DEVICES = 2 };
 static __thread void *current_context;
-static int contexts[DEVICES], pools[DEVICES], the_stream, the_event, the_rest;
+static int contexts[DEVICES], pools[DEVICES], the_stream, the_rest;
 
 Status cuInit(unsigned flags) { (void)flags; return 0; }
 Status cuDeviceGet(int *device, int ordinal) {
@@ -68,15 +68,46 @@ Status cuGetErrorString(Status status, const char **text) {
 }
 Status cuGetErrorName(Status status, const char **text) { return cuGetErrorString(status, text); }
 
+// Copies from page-locked memory that the GPU has not made yet: a real one makes them while the host goes on. They are made when
+// something else comes to the stream after them, or somebody waits for them.
+static struct { void *to; const void *from; size_t bytes; } on_their_way[64];
+static size_t how_many;
+static pthread_mutex_t way_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void arrive(void) {
+    pthread_mutex_lock(&way_mutex);
+    for (size_t i = 0; i < how_many; i++) memcpy(on_their_way[i].to, on_their_way[i].from, on_their_way[i].bytes);
+    how_many = 0;
+    pthread_mutex_unlock(&way_mutex);
+}
+static void send_later(void *to, const void *from, size_t bytes) {
+    if (how_many == sizeof on_their_way / sizeof *on_their_way) arrive();
+    pthread_mutex_lock(&way_mutex);
+    on_their_way[how_many].to = to, on_their_way[how_many].from = from, on_their_way[how_many].bytes = bytes;
+    how_many++;
+    pthread_mutex_unlock(&way_mutex);
+}
+// Something else comes to a stream, which must be the one that all threads share: the others that CUDA has are each thread's own.
+static void on_stream(const void *stream) {
+    if (stream != &the_stream) give_up("stream", "but that of the device");
+    arrive();
+}
+
 Status cuStreamCreate(void **stream, unsigned flags) { (void)flags; *stream = &the_stream; return 0; }
 Status cuStreamDestroy_v2(void *stream) { (void)stream; return 0; }
-Status cuStreamSynchronize(void *stream) { (void)stream; trace("synchronize", 0); return 0; }
+Status cuStreamSynchronize(void *stream) { on_stream(stream); trace("synchronize", 0); return 0; }
 Status cuStreamWaitEvent(void *stream, void *event, unsigned flags) { (void)stream, (void)event, (void)flags; return 0; }
 Status cuStreamIsCapturing(void *stream, int *status) { (void)stream; *status = 0; return 0; }
-Status cuEventCreate(void **event, unsigned flags) { (void)flags; *event = &the_event; trace("event", 0); return 0; }
-Status cuEventDestroy_v2(void *event) { (void)event; return 0; }
-Status cuEventRecord(void *event, void *stream) { (void)event, (void)stream; return 0; }
-Status cuEventSynchronize(void *event) { (void)event; return 0; }
+Status cuEventCreate(bool **event, unsigned flags) {
+    (void)flags;
+    trace("event", 0);
+    *event = calloc(1, sizeof **event);
+    return *event == NULL ? 2 : 0;
+}
+Status cuEventDestroy_v2(bool *event) { free(event); return 0; }
+Status cuEventRecord(bool *event, void *stream) { (void)stream; trace("record", 0); *event = true; return 0; }
+// One that was never recorded is not waited for.
+Status cuEventSynchronize(bool *event) { if (*event) arrive(); return 0; }
 
 static Status allocate(void **pointer, size_t bytes) {
     // As a GPU's memory: anything may be in there. NaN of what is read before it was written spreads to the answers.
@@ -91,8 +122,8 @@ Status cuMemAllocAsync(DevicePointer *pointer, size_t bytes, void *stream) {
     return allocate((void **)pointer, bytes);
 }
 Status cuMemAlloc_v2(DevicePointer *pointer, size_t bytes) { return cuMemAllocAsync(pointer, bytes, NULL); }
-Status cuMemFreeAsync(DevicePointer pointer, void *stream) { (void)stream; free((void *)pointer); return 0; }
-Status cuMemFree_v2(DevicePointer pointer) { return cuMemFreeAsync(pointer, NULL); }
+Status cuMemFreeAsync(DevicePointer pointer, void *stream) { on_stream(stream); free((void *)pointer); return 0; }
+Status cuMemFree_v2(DevicePointer pointer) { return cuMemFreeAsync(pointer, &the_stream); }
 Status cuMemGetInfo_v2(size_t *available, size_t *total) { *available = 3u << 28; *total = 1u << 30; return 0; }
 
 // Page-locked memory, by its start: copies from elsewhere make the driver wait.
@@ -118,6 +149,11 @@ Status cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
 Status cuMemFreeHost(void *pointer) {
     int entry = locked_entry(pointer);
     if (entry >= 0) {
+        pthread_mutex_lock(&way_mutex);
+        for (size_t i = 0; i < how_many; i++) {
+            if (on_their_way[i].from == pointer) give_up("memory", "that is freed while the GPU copies from it");
+        }
+        pthread_mutex_unlock(&way_mutex);
         locked[entry].start = NULL;
         free(pointer);
     }
@@ -131,19 +167,21 @@ static bool is_locked(const char *start, size_t bytes) {
     return found;
 }
 Status cuMemcpyHtoDAsync_v2(DevicePointer to, const void *from, size_t bytes, void *stream) {
-    (void)stream;
-    trace(is_locked(from, bytes) ? "upload-locked" : "upload", bytes);
-    memcpy((void *)to, from, bytes);
+    on_stream(stream);
+    bool later = is_locked(from, bytes);
+    trace(later ? "upload-locked" : "upload", bytes);
+    if (later) send_later((void *)to, from, bytes);
+    else memcpy((void *)to, from, bytes);
     return 0;
 }
 Status cuMemcpyDtoHAsync_v2(void *to, DevicePointer from, size_t bytes, void *stream) {
-    (void)stream;
+    on_stream(stream);
     trace("read", bytes);
     memcpy(to, (void *)from, bytes);
     return 0;
 }
 Status cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, size_t bytes, void *stream) {
-    (void)stream;
+    on_stream(stream);
     memcpy((void *)to, (void *)from, bytes);
     return 0;
 }
@@ -152,7 +190,7 @@ Status cuMemcpyPeerAsync(DevicePointer to, void *there, DevicePointer from, void
     return cuMemcpyDtoDAsync_v2(to, from, bytes, stream);
 }
 Status cuMemsetD8Async(DevicePointer at, unsigned char value, size_t bytes, void *stream) {
-    (void)stream;
+    on_stream(stream);
     memset((void *)at, value, bytes);
     return 0;
 }
@@ -265,7 +303,8 @@ static void pool(void **arguments, size_t threads) {
 
 Status cuLaunchKernel(Function name, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
                       unsigned block_z, unsigned shared, void *stream, void **arguments, void **extra) {
-    (void)grid_y, (void)grid_z, (void)block_y, (void)block_z, (void)shared, (void)stream, (void)extra;
+    (void)grid_y, (void)grid_z, (void)block_y, (void)block_z, (void)shared, (void)extra;
+    on_stream(stream);
     trace("launch", 0);
     for (size_t i = 0; i < sizeof unaries / sizeof *unaries; i++) {
         if (strcmp(name, unaries[i].name) != 0) continue;
@@ -341,7 +380,7 @@ Status cuLaunchKernel(Function name, unsigned grid_x, unsigned grid_y, unsigned 
 
 Status cublasCreate_v2(void **handle) { *handle = &the_rest; return 0; }
 Status cublasDestroy_v2(void *handle) { (void)handle; return 0; }
-Status cublasSetStream_v2(void *handle, void *stream) { (void)handle, (void)stream; return 0; }
+Status cublasSetStream_v2(void *handle, void *stream) { (void)handle; on_stream(stream); return 0; }
 
 // C = alpha op(A) op(B) + beta C, by columns, for each of a batch.
 Status cublasGemmStridedBatchedEx(void *handle, int transpose_a, int transpose_b, int m, int n, int k, const float *alpha,
@@ -351,6 +390,7 @@ Status cublasGemmStridedBatchedEx(void *handle, int transpose_a, int transpose_b
     (void)handle, (void)algorithm;
     // 0 are 32-bit floats. 68 multiplies them as they are, 77 as TF32, which answers less exactly.
     if (a_type != 0 || b_type != 0 || c_type != 0 || compute != 68) give_up("product", "of other numbers than 32-bit floats");
+    arrive();
     trace("product", 0);
     for (int each = 0; each < batch; each++, a += a_stride, b += b_stride, c += c_stride) {
         for (int j = 0; j < n; j++) {

@@ -27,21 +27,20 @@ impl DeviceSpec {
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(ModelError::DeviceNotBuilt(self)),
-            Self::Cuda(index) => Device::new_cuda(index)
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => Err(ModelError::DeviceNotBuilt(self)),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => chorale_cuda::open(index)
                 .map_err(|error| ModelError::DeviceUnavailable { device: self, reason: error.to_string() }),
         }
     }
 
-    /// Bytes of its own memory that are in use, by whomever. `None` for the processor, and on a thread that has not run it.
+    /// Bytes of its own memory that are in use, by whomever. `None` for the processor, and for a GPU that does not answer.
     #[must_use]
     pub fn memory_in_use(self) -> Option<u64> {
         match self {
             #[cfg(feature = "cuda")]
-            Self::Cuda(_) => {
-                let (free, total) = candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok()?;
-                u64::try_from(total.saturating_sub(free)).ok()
-            }
+            Self::Cuda(index) => chorale_cuda::memory_in_use(index).ok().and_then(|bytes| u64::try_from(bytes).ok()),
             _ => None,
         }
     }

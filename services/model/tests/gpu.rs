@@ -3,11 +3,13 @@
 //! On a machine without a GPU, `.ci/check-cuda` runs this on a stand-in for the driver, which writes down what it is asked for.
 
 #![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, thread};
 
-use chorale_model::{Answer, Array, Classifier, DeviceSpec, ModelFolder, SeedCnn, Weights, contract::CHUNK_CELLS};
+use chorale_model::{
+    Answer, Array, Classifier, DeviceSpec, ModelError, ModelFolder, SeedCnn, Weights, contract::CHUNK_CELLS,
+};
 
 const GPU: DeviceSpec = DeviceSpec::Cuda(0);
 
@@ -16,11 +18,12 @@ fn both(folder: &ModelFolder) -> Option<(Classifier, Classifier)> {
     let processor = Classifier::load(folder, DeviceSpec::Cpu).unwrap();
     match Classifier::load(folder, GPU) {
         Ok(gpu) => Some((gpu, processor)),
-        Err(error) => {
-            assert!(std::env::var_os(TRACE).is_none(), "the stand-in does not work: {error}");
+        // Where there is none. A GPU that is there must work.
+        Err(error @ ModelError::DeviceUnavailable { .. }) if std::env::var_os(TRACE).is_none() => {
             eprintln!("skipped: {error}");
             None
         }
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -92,7 +95,7 @@ fn a_gpu_answers_as_the_processor_with_one_upload_and_one_wait_for_a_batch() {
     }
     calls();
     // Shapes of a batch of six, which five become, are known from here on.
-    for (count, want_embeddings) in [(5, false), (6, false), (5, true)] {
+    for (count, want_embeddings, work) in [(5, false, (88, 15)), (6, false, (88, 15)), (5, true, (94, 16))] {
         answers(&gpu, &some[..6], want_embeddings);
         calls();
         assert_eq!(answers(&gpu, &some[..count], want_embeddings).len(), count);
@@ -102,16 +105,31 @@ fn a_gpu_answers_as_the_processor_with_one_upload_and_one_wait_for_a_batch() {
             assert_eq!(of("upload").len(), 0, "shapes are uploaded again: {:?}", of("upload"));
             assert_eq!(of("read").len(), 1, "the answers are read once");
             assert_eq!(of("synchronize").len(), 0);
-            assert_eq!(of("event").len(), 0);
-            eprintln!("a batch of {count}: {} kernels, {} products", of("launch").len(), of("product").len());
+            assert_eq!((of("event").len(), of("record").len()), (0, 1), "that the batch was copied, and nothing else");
+            assert_eq!((of("launch").len(), of("product").len()), work, "kernels and products");
         }
     }
 
-    for folder in [ModelFolder::embedded().unwrap(), seed_cnn()] {
+    // The second of them finds a device that was there before.
+    for (folder, opened) in [(ModelFolder::embedded().unwrap(), 1), (seed_cnn(), 0)] {
         let Some((gpu, processor)) = both(&folder) else { return };
         if let Some(calls) = calls() {
-            assert_eq!(calls.get("keep-memory").map_or(0, Vec::len), 1, "the pool keeps its memory");
+            assert_eq!(calls.get("keep-memory").map_or(0, Vec::len), opened, "devices whose pool keeps its memory");
         }
         assert_same(&answers(&gpu, &some[..3], true), &answers(&processor, &some[..3], true));
     }
+
+    // What one thread loads, others use, at the same time, and another lets go.
+    let gpu = thread::spawn(move || Classifier::load(&small, GPU).unwrap()).join().unwrap();
+    thread::scope(|scope| {
+        for from in 0..4 {
+            let (gpu, some, expected) = (&gpu, &some, &expected);
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    assert_same(&answers(gpu, &some[from..from + 2], true), &expected[from..from + 2]);
+                }
+            });
+        }
+    });
+    thread::spawn(move || drop(gpu)).join().unwrap();
 }

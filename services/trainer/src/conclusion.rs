@@ -27,8 +27,7 @@ pub(crate) fn conclude(
     device: &Device,
 ) -> Result<()> {
     let ensemble = Ensemble::new(weights, shape, train.labels(), device)?;
-    let at_once = if matches!(device, Device::Cpu) { 1 } else { GPU_CHUNKS };
-    let music = features(&ensemble, &train.chunks().collect::<Vec<_>>(), at_once)?;
+    let music = features(&ensemble, &train.chunks().collect::<Vec<_>>(), device)?;
     let genres = train.chunk_genres();
     for (member, features) in music.iter().enumerate() {
         let [weight, bias] = Discriminant::fit(features, &genres, train.labels(), GENRE_SHRINKAGE)?.arrays(share)?;
@@ -41,7 +40,7 @@ pub(crate) fn conclude(
     }
     if let (Some(music), false) = (music.into_iter().next(), not_music.is_empty()) {
         let not_music: Vec<&[u8]> = not_music.iter().map(Vec::as_slice).collect();
-        let not_music = features(&ensemble, &not_music, at_once)?.into_iter().next().unwrap_or_default();
+        let not_music = features(&ensemble, &not_music, device)?.into_iter().next().unwrap_or_default();
         let classes: Vec<usize> = not_music.iter().map(|_| 0).chain(music.iter().map(|_| 1)).collect();
         let rows = [not_music, music].concat();
         let [weight, bias] = Discriminant::fit(&rows, &classes, 2, MUSIC_SHRINKAGE)?.second_against_first()?;
@@ -52,12 +51,17 @@ pub(crate) fn conclude(
 }
 
 /// `[member][chunk][feature]`
-fn features(ensemble: &Ensemble, chunks: &[&[u8]], at_once: usize) -> Result<Vec<Vec<Vec<f32>>>> {
-    let heard = chunks.par_chunks(at_once).map(|chunks| -> Result<Vec<Vec<Vec<f32>>>> {
+fn features(ensemble: &Ensemble, chunks: &[&[u8]], device: &Device) -> Result<Vec<Vec<Vec<f32>>>> {
+    let hear = |chunks: &[&[u8]]| -> Result<Vec<Vec<Vec<f32>>>> {
         ensemble.features(chunks)?.iter().map(|features| Ok(features.to_vec2()?)).collect()
-    });
+    };
+    // Cores share the chunks; a GPU has one queue.
+    let heard: Result<Vec<_>> = match device {
+        Device::Cpu => chunks.par_chunks(1).map(hear).collect(),
+        _ => chunks.chunks(GPU_CHUNKS).map(hear).collect(),
+    };
     let mut members: Vec<Vec<Vec<f32>>> = Vec::new();
-    for batch in heard.collect::<Result<Vec<_>>>()? {
+    for batch in heard? {
         members.resize(batch.len(), Vec::new());
         members.iter_mut().zip(batch).for_each(|(member, rows)| member.extend(rows));
     }
