@@ -172,7 +172,8 @@ impl Models {
         }));
         // Those that left first are in front.
         let too_many = lingering.len().saturating_sub(MAX_LINGERING);
-        for gone in lingering.drain(..too_many) {
+        let gone: Vec<Lingering> = lingering.drain(..too_many).collect();
+        for gone in &gone {
             self.metrics.model_gone(&gone.name, gone.loaded.version());
         }
         for lingering in lingering.iter() {
@@ -181,19 +182,21 @@ impl Models {
         for served in served.iter() {
             self.metrics.model(&served.description.name, served.loaded.version(), served.weight);
         }
+        // To free a GPU's memory may take as long as a batch: callers do not wait for that.
+        drop(state);
+        drop(gone);
         switched
     }
 
     /// Lets go of what left the set and was not asked for since `linger` before `now`.
     pub(crate) fn retire(&self, linger: Duration, now: Instant) {
-        self.lock().lingering.retain(|lingering| {
-            let stays = now.saturating_duration_since(lingering.asked_at) < linger;
-            if !stays {
-                self.metrics.model_gone(&lingering.name, lingering.loaded.version());
-                tracing::info!(name = lingering.name, version = lingering.loaded.version(), "model let go");
-            }
-            stays
-        });
+        let idle = |lingering: &mut Lingering| now.saturating_duration_since(lingering.asked_at) >= linger;
+        // Freed without the lock, as in `switch`.
+        let gone: Vec<Lingering> = self.lock().lingering.extract_if(.., idle).collect();
+        for Lingering { name, loaded, .. } in gone {
+            self.metrics.model_gone(&name, loaded.version());
+            tracing::info!(name, version = loaded.version(), "model let go");
+        }
     }
 }
 

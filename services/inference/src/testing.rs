@@ -48,8 +48,19 @@ impl Forward for Mute {
 
 /// A version of a model whose network is `network`, on the CPU.
 pub(crate) fn served_with(version: &str, weight: u32, labels: usize, network: impl Forward + 'static) -> Served {
+    served_on(DeviceSpec::Cpu, version, weight, labels, network)
+}
+
+/// The same on `device`.
+pub(crate) fn served_on(
+    device: DeviceSpec,
+    version: &str,
+    weight: u32,
+    labels: usize,
+    network: impl Forward + 'static,
+) -> Served {
     let description = Model { name: format!("model {version}"), version: version.to_owned(), ..Model::default() };
-    let networks = vec![Network::new(DeviceSpec::Cpu, labels, network)];
+    let networks = vec![Network::new(device, labels, network)];
     Served { description, weight, loaded: Arc::new(LoadedModel::new(version.to_owned(), networks)) }
 }
 

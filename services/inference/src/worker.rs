@@ -47,6 +47,8 @@ const FAILURES_TO_REST: u32 = 3;
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
+/// Failed probes in a row, in a minute, after which a GPU is one that only a new process can mend.
+const PROBES_TO_LOSE: u32 = 6;
 
 /// What the workers of a role share.
 #[derive(Debug, Clone)]
@@ -195,11 +197,15 @@ impl Worker {
     /// Probes the device until it works: true, or until no further chunk can come: false.
     fn recovers(&self) -> bool {
         let mut pause = self.context.first_probe;
+        let mut failures = 0;
         while !self.context.batcher.ends_within(pause) {
-            match self.probe() {
-                Ok(()) => return true,
-                Err(error) => tracing::warn!(%error, "a probe failed"),
-            }
+            let Err(error) = self.probe() else {
+                self.pulse.set_lost(false);
+                return true;
+            };
+            failures += 1;
+            tracing::warn!(%error, failures, "a probe failed");
+            self.pulse.set_lost(failures >= PROBES_TO_LOSE && self.device != DeviceSpec::Cpu);
             pause = (pause * 2).min(LONGEST_PROBE);
         }
         false
@@ -254,7 +260,7 @@ mod tests {
     use crate::{
         batcher::Intake,
         network::Forward,
-        testing::{Caller, POLICY, metrics, outcome, served_with},
+        testing::{Caller, POLICY, metrics, outcome, served_on},
         waiting::Answer,
     };
 
@@ -300,16 +306,21 @@ mod tests {
 
     /// A worker for `fakes`, which are the versions `v0`, `v1` …, and a caller for each.
     fn started<const N: usize>(fakes: [&Fake; N]) -> (Intake, [Caller; N]) {
+        let (intake, callers, _pulse) = started_on(DeviceSpec::Cpu, fakes);
+        (intake, callers)
+    }
+
+    /// The same for a device, with its pulse.
+    fn started_on<const N: usize>(device: DeviceSpec, fakes: [&Fake; N]) -> (Intake, [Caller; N], Pulse) {
         let intake = Intake::new(POLICY, metrics());
         let fakes = (0..).zip(fakes);
         let served: Vec<_> =
-            fakes.map(|(index, fake)| served_with(&format!("v{index}"), 1, LABELS, fake.clone())).collect();
+            fakes.map(|(index, fake)| served_on(device, &format!("v{index}"), 1, LABELS, fake.clone())).collect();
         let models = Arc::new(Models::new(served, metrics()));
         let callers = std::array::from_fn(|index| Caller::of(models.find(&format!("v{index}")).unwrap()));
         let context = WorkerContext::new(models, POLICY.max_batch, intake.batcher(), metrics());
-        let _pulse =
-            start(DeviceSpec::Cpu, WorkerContext { first_probe: Duration::from_millis(20), ..context }).unwrap();
-        (intake, callers)
+        let pulse = start(device, WorkerContext { first_probe: Duration::from_millis(20), ..context }).unwrap();
+        (intake, callers, pulse)
     }
 
     async fn ask(intake: &Intake, caller: &mut Caller, tag: u64) -> Answer {
@@ -408,6 +419,26 @@ mod tests {
             let message = ask(&intake, &mut caller, 4).await.result.unwrap_err().message;
             assert!(message.ends_with(found), "{message}");
             assert_eq!(outcome(&ask(&intake, &mut caller, 5).await), (5, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gpu_that_does_not_recover_is_lost_until_it_does_and_a_processor_never() {
+        for (device, lost) in [(DeviceSpec::Cuda(0), true), (DeviceSpec::Cpu, false)] {
+            let fake = Fake::default();
+            let (intake, [mut caller], pulse) = started_on(device, [&fake]);
+            fake.errors.store(FAILURES_TO_REST + PROBES_TO_LOSE, Ordering::SeqCst);
+            for tag in 0..FAILURES_TO_REST.into() {
+                assert_eq!(outcome(&ask(&intake, &mut caller, tag).await), (tag, Some("INTERNAL")));
+            }
+            let mut serving = intake.serving();
+            serving.wait_for(|&serving| serving == 0).await.unwrap();
+            let mut was_lost = false;
+            while *serving.borrow() == 0 {
+                was_lost |= pulse.is_lost();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!((was_lost, pulse.is_lost()), (lost, false), "{device}");
         }
     }
 
