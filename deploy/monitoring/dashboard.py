@@ -296,8 +296,12 @@ row("Inference")
 panel(
     "Wait for a device, p90",
     "What inference scales on: below 30 ms is normal on CPUs. Replicas are added from 0.2 s on CPUs, the line, and from 0.01 s "
-    "on GPUs. Bulk chunks may wait 2 s longer.",
-    {"{{priority}}": quantile(0.9, "chorale_inference_queue_wait_seconds", by="priority")},
+    "on GPUs. Bulk chunks may wait 2 s longer. An alert comes when interactive ones wait for 0.25 s, or for 0.7 of what a full "
+    "queue takes, which without load is shown too long.",
+    {
+        "{{priority}}": quantile(0.9, "chorale_inference_queue_wait_seconds", by="priority"),
+        "a full queue": recorded("chorale:inference_full_queue_seconds:rate5m"),
+    },
     "s", min=0, steps=[(None, "green"), (0.2, "orange"), (1, "red")],
 )
 panel(
