@@ -330,7 +330,7 @@ panel(
 )
 panel(
     "Chunks in a batch",
-    "Small when idle; at max_batch (32) the devices are saturated.",
+    "Small when idle; at max_batch (32 unless configured) the devices are saturated.",
     quantiles("chorale_inference_batch_size_chunks"),
     min=0,
 )
