@@ -43,7 +43,9 @@ async fn the_admin_port_shows_what_goes_on_and_no_secret() {
     .await;
     assert_eq!(analysis["request_id"], call["request_id"]);
     for replicas in ["gateway.replicas", "feature.replicas"] {
-        assert_eq!(view(&server, replicas)[0]["cooling_down"], false);
+        let replica = view(&server, replicas)[0].take();
+        assert_eq!((&replica["cooling_down"], &replica["share"]), (&false.into(), &1.0.into()), "{replica}");
+        assert!(replica["load"].as_f64() >= Some(0.0) && replica["address"].is_string(), "{replica}");
     }
     assert_eq!(view(&server, "inference.queue")["serving_devices"], 1);
     assert!(view(&server, "feature.turns")["limit"].as_u64() > Some(0));
@@ -55,6 +57,24 @@ async fn the_admin_port_shows_what_goes_on_and_no_secret() {
             .then_some(())
     })
     .await;
+
+    let version = client.rpc.clone().get_model(GetModelRequest {}).await.unwrap().into_inner().model.unwrap().version;
+    assert!(view(&server, "inference.models").as_str().unwrap().contains(&version));
+    let process = view(&server, "process");
+    assert_eq!(process["version"], env!("CARGO_PKG_VERSION"));
+    assert!(process["revision"].is_string() && process["pid"].is_u64(), "{process}");
+    let names = [
+        "config",
+        "feature.calls",
+        "feature.replicas",
+        "feature.turns",
+        "gateway.calls",
+        "gateway.replicas",
+        "inference.models",
+        "inference.queue",
+        "process",
+    ];
+    assert_eq!(server.admin("/debug").unwrap().1, serde_json::to_string(&names).unwrap());
 
     let (status, names) = server.admin("/debug/nothing").unwrap();
     assert!(status == 404 && names.contains("gateway.calls"), "{names}");

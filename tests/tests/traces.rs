@@ -164,3 +164,39 @@ async fn what_nobody_follows_is_not_traced_and_a_collector_that_is_away_does_no_
     }
     assert_eq!(gateway.readyz().unwrap(), 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_nobody_traces_are_as_often_as_configured_and_the_cache_has_its_span() {
+    let Some(collector) = Collector::start().await else { return };
+    let endpoint = collector.endpoint();
+    let client = async |ratio: &'static str| {
+        let environment =
+            [("CHORALE_TELEMETRY__OTLP_ENDPOINT", &*endpoint), ("CHORALE_TELEMETRY__SAMPLE_RATIO", ratio)];
+        let server = Server::start_with("up", &[], &environment).await;
+        (server.client().await.rpc, server)
+    };
+    let audio = sound::wav(&sound::chord(20.0, 1));
+    let request = || ClassifyRequest { audio: audio.clone(), ..ClassifyRequest::default() };
+    let (mut untraced, _server) = client("0").await;
+    untraced.classify(request()).await.unwrap();
+
+    let (mut traced, _server) = client("1").await;
+    for cached in [false, true] {
+        assert_eq!(traced.classify(request()).await.unwrap().into_inner().verdict.unwrap().cached, cached);
+    }
+    let (roots, spans) = until("both traces have come", PATIENCE, async || {
+        let spans = collector.spans();
+        let roots: Vec<CollectedSpan> = spans.iter().filter(|span| span.parent_id.is_empty()).cloned().collect();
+        let heard = spans.iter().any(|span| span.name == "forward");
+        (heard && roots.len() > 1).then_some((roots, spans))
+    })
+    .await;
+    let names = |root: &CollectedSpan| -> Vec<&str> {
+        spans.iter().filter(|span| span.trace_id == root.trace_id).map(|span| &*span.name).collect()
+    };
+    let mut traces: Vec<_> = roots.iter().map(names).collect();
+    traces.sort_by_key(Vec::len);
+    let [known, heard] = &traces[..] else { panic!("{spans:#?}") };
+    assert!(known.len() == 2 && known.contains(&"cache"), "{known:?}");
+    assert!(heard.contains(&"cache") && heard.contains(&"forward"), "{heard:?}");
+}

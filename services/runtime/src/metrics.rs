@@ -15,7 +15,7 @@ use prometheus_client::{
 use crate::trace;
 
 /// The commit that was built, where the build says.
-const REVISION: &str = match option_env!("CHORALE_REVISION") {
+pub const REVISION: &str = match option_env!("CHORALE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };

@@ -8,6 +8,7 @@ use std::{future::Future, time::Instant};
 use anyhow::Context;
 use chorale_runtime::{
     admin, inspect,
+    metrics::REVISION,
     process::Process,
     replicas::Target,
     server::RunningRole,
@@ -122,6 +123,7 @@ fn about_process(started: Instant) -> impl Fn() -> Value {
     move || {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "revision": REVISION,
             "pid": std::process::id(),
             "uptime_seconds": started.elapsed().as_secs(),
         })
