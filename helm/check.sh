@@ -1,7 +1,8 @@
 #!/bin/sh
 # Checks the chart: its table of values, helm lint and helm template with every file of values in helm/ci, what comes out
-# against the schemas of Kubernetes and of the makers of custom resources, and by checkov; that values which contradict each
-# other are refused, with a message that says what to do; and that the roles start and classify as the manifests say.
+# against the schemas of Kubernetes and of the makers of custom resources, and by checkov; that pods have the time to drain,
+# and may talk to whom they should and nobody else; that values which contradict each other are refused, with a message that
+# says what to do; and that the roles start and classify as the manifests say.
 #
 #   helm/check.sh            # installs what it needs: tools under target/tools, system packages with apt-get
 #   helm/check.sh --update   # writes the table of values in helm/chorale/README.md anew first
@@ -131,6 +132,11 @@ python3 -c 'import json, sys; print(json.dumps([r for p in sys.argv[1:] for r in
     "$scratch"/custom-*.json >"$scratch/custom.json"
 node helm/check-custom-resources.mjs "$models" "$scratch/custom.json"
 echo "chart ok: custom resources"
+
+for values in helm/ci/*.yaml; do
+    echo "$rendered/$(basename "$values")=$values"
+done | xargs "$validate/bin/python" helm/check-meaning.py "$chart/values.yaml"
+echo "chart ok: time to drain, and arrows"
 
 # says TEXT [helm values...]: the manifests have a line with this text. says_not TEXT [helm values...]: they have none.
 said=0
@@ -273,12 +279,13 @@ refuse "is set by the chart" --set inference.env.RAYON_NUM_THREADS=8
 [ "$wrong" -eq 0 ] || exit 1
 echo "chart ok: $refused sets of values refused"
 
-# The roles, as a few of these manifests start them. The cluster's names, paths and ports are this machine's here.
+# The roles, as these manifests start them. The cluster's names, paths and ports are this machine's here.
 binary=${CHORALE_BIN:-target/release/chorale}
 if [ -x "$binary" ]; then
     need openssl openssl
-    "$validate/bin/python" helm/try-roles.py "$binary" "$chart/files/track.mp3" \
-        "$rendered/cpu.yaml" "$rendered/tls-cert-manager.yaml" "$rendered/keda-zero-tls.yaml" "$rendered/monitoring.yaml"
+    need curl curl
+    "$validate/bin/python" helm/try-roles.py "$binary" "$chart/files/track.mp3" "$rendered"/*.yaml \
+        --classify cpu tls-cert-manager tls-secrets keda-zero-tls monitoring auth
     echo "chart ok: roles"
     "$validate/bin/python" helm/try-install.py "$helm" "$binary"
     echo "chart ok: installed as its README says"
