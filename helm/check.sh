@@ -74,6 +74,8 @@ fi
 
 "$validate/bin/python" helm/values-table.py "$chart/values.yaml" "$chart/values.schema.json" "$chart/README.md" "$@"
 echo "chart ok: table of values"
+"$validate/bin/python" helm/check-coverage.py "$chart/values.yaml" helm/ci/*.yaml
+echo "chart ok: every value is tried"
 
 rendered=$scratch/rendered
 mkdir "$rendered"
