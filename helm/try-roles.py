@@ -4,10 +4,11 @@
     try-roles.py CHORALE track.mp3 rendered.yaml... [--classify NAME...]
 
 Every role of every chart is started for itself, with the variables and the files of its pod, and its probes are asked: a
-misspelt variable, a value that is none, a file that is not where a variable says and a probe for a service that is not served are
-errors here, and not in somebody's cluster. Charts that are named besides, by the name of their file without its ending, are
-started as a whole, have to be ready to all their probes, and classify what `helm test` does: certificates for the wrong name,
-and callers who are not let in. Certificates are made with openssl, GPUs are CPUs, there is no Redis, and nobody takes the traces.
+misspelt variable, a value that is none, a file that is not where a variable says and a probe for a service that is not
+served are errors here, and not in somebody's cluster. Charts that are named besides, by the name of their file without its
+ending, are started as a whole, have to be ready to all their probes, and classify what `helm test` does, which finds
+certificates for the wrong name, and callers who are not let in. Certificates are made with openssl, GPUs are CPUs, there is
+no Redis, and nobody takes the traces.
 """
 
 import argparse
