@@ -116,6 +116,35 @@ async fn every_hop_speaks_mutual_tls_and_follows_new_certificates() {
     assert!(gateway.readyz().unwrap() == 200 && feature.readyz().unwrap() == 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_go_over_tls_and_only_to_a_collector_that_is_vouched_for() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let [certificate, key, _] = keys("INFERENCE");
+    let identity = authority.issue("collector");
+    let environment = [(certificate.as_str(), text(&identity.certificate)), (key.as_str(), text(&identity.key))];
+    // In a collector's place, a role of ours that counts the exports, which it does not know.
+    let collector = Server::start_with("inference", &[], &environment).await;
+    let exported = || {
+        let metrics = collector.metrics();
+        let unknown = "chorale_inference_rpcs_total{rpc=\"unknown\",code=\"UNIMPLEMENTED\"} ";
+        metrics.lines().any(|line| line.strip_prefix(unknown).is_some_and(|count| count != "0"))
+    };
+    for (authority, arrive) in [(&stranger, false), (&authority, true)] {
+        let ca = authority.certificate();
+        let environment = [
+            ("CHORALE_TELEMETRY__OTLP_ENDPOINT", collector.endpoint()),
+            ("CHORALE_TELEMETRY__OTLP_TLS__CA", text(&ca)),
+            ("CHORALE_TELEMETRY__SAMPLE_RATIO", "1"),
+        ];
+        let mut server = Server::start_with("up", &[], &environment).await;
+        server.client().await.classify(fixtures::clip()).await.unwrap();
+        // The last spans are sent at the end.
+        server.terminate();
+        assert!(server.ended().await.success());
+        assert_eq!(exported(), arrive);
+    }
+}
+
 /// A file of callers with their tokens' hashes.
 fn callers(folder: &TempDir, entries: &[(&str, &str, &str)]) -> String {
     let entry = |(name, token, more): &(&str, &str, &str)| {
