@@ -11,8 +11,9 @@
 //!                                            a probe succeeded: a warm-up once more
 //! ```
 //!
-//! A resting device takes no batches, as one that fails at once would win every chunk from those that work. The chunks of a
-//! batch may be for several models: those of each have a forward pass of their own.
+//! A resting device takes no batches, as one that fails at once would win every chunk from those that work. A GPU that rests for a
+//! minute is lost: `watchdog` says what follows. The chunks of a batch may be for several models: those of each have a forward
+//! pass of their own.
 
 use std::{
     cell::Cell,
